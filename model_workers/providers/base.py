@@ -1,0 +1,33 @@
+"""What every provider is to the workers: one coroutine that completes a request."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from modelyard.messages import Request, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What one successful call brought.
+
+    `provider_model` is what the provider says it ran; `extractive` marks text that was picked
+    from the input.
+    """
+
+    text: str
+    provider_model: str
+    usage: Usage
+    finish_reason: str = "stop"
+    extractive: bool = False
+
+
+class Provider(Protocol):
+    """A way to call models of one kind; one object per endpoint, for the life of the worker."""
+
+    async def complete(self, request: Request) -> Completion:
+        """Call once. Raises `modelyard.errors.ProviderError`, and nothing else on purpose."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections and threads."""
+        ...

@@ -1,0 +1,196 @@
+"""Models, endpoints, prices and routes: what the catalog says, validated.
+
+`catalog_file.load_catalog` reads it from YAML. All parts are frozen pydantic models, so that
+deciding can be pure functions on them.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from modelyard.errors import ModelyardError
+from modelyard.messages import Usage
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Provider = Literal["openai", "extractive"]
+
+
+class UnknownName(ModelyardError):
+    """A name that the catalog does not have. The message suggests the nearest one."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown {what} {name!r}{suggestion(name, known)}")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)`, or ` (known: a, b)` if nothing is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f" (did you mean {near[0]!r}?)"
+    return f" (known: {', '.join(names)})" if names else ""
+
+
+class Part(BaseModel):
+    """Base of the catalog's parts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Endpoint(Part):
+    """One address that serves a model.
+
+    `disabled` names the environment variable that is missing, if one is; such an endpoint is
+    never called. `api_key` comes from the environment only.
+    """
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
+    api_key: SecretStr | None = None
+    disabled: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The address without scheme, credentials and query, for logs and attempts."""
+        return self.base_url.split("://", 1)[1].rsplit("@", 1)[-1].split("?", 1)[0].rstrip("/")
+
+
+class Price(Part):
+    """US dollars per million tokens."""
+
+    input_usd_per_mtok: Annotated[float, Field(ge=0.0)] = 0.0
+    output_usd_per_mtok: Annotated[float, Field(ge=0.0)] = 0.0
+
+    def cost_usd(self, usage: Usage) -> float:
+        """Return what `usage` costs, in US dollars."""
+        return (
+            usage.input_tokens * self.input_usd_per_mtok
+            + usage.output_tokens * self.output_usd_per_mtok
+        ) / 1e6
+
+
+class Retry(Part):
+    """How often and how patiently one model is called before the next one's turn.
+
+    `calls` counts the first call too. The wait before retry n is drawn from 0 to
+    `base_s * 2**n`, at most `cap_s` ("full jitter"). A Retry-After up to `patience_s` is waited
+    for; for a longer one the request goes to the next model, if there is one.
+    """
+
+    calls: Annotated[int, Field(ge=1, le=20)] = 3
+    base_s: Annotated[float, Field(ge=0.0)] = 0.5
+    cap_s: Annotated[float, Field(ge=0.0)] = 20.0
+    patience_s: Annotated[float, Field(ge=0.0)] = 30.0
+
+
+class Model(Part):
+    """A model that requests can be routed to.
+
+    `concurrency` is calls in flight per worker process; `timeout_s` bounds one call;
+    `max_output_tokens` is kept free in the window when deciding whether a request fits.
+    """
+
+    name: ModelName
+    provider: Provider
+    model: str = ""
+    endpoints: tuple[Endpoint, ...] = ()
+    price: Price = Price()
+    context_tokens: Annotated[int, Field(gt=0)] = 128_000
+    max_output_tokens: Annotated[int, Field(gt=0)] = 1_024
+    quality: Fraction = 0.5
+    concurrency: Annotated[int, Field(gt=0)] = 100
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    retry: Retry = Retry()
+
+    @model_validator(mode="after")
+    def _remote_models_have_endpoints(self) -> Self:
+        if self.provider != "extractive" and not self.endpoints:
+            raise ValueError(f"provider {self.provider!r} needs at least one endpoint")
+        if self.provider == "extractive" and self.endpoints:
+            raise ValueError("provider 'extractive' runs inside the worker and has no endpoints")
+        return self
+
+    @property
+    def provider_model(self) -> str:
+        """The name at the provider."""
+        return self.model or self.name
+
+    @property
+    def live_endpoints(self) -> tuple[Endpoint, ...]:
+        """The endpoints that can be called."""
+        return tuple(endpoint for endpoint in self.endpoints if endpoint.disabled is None)
+
+    @property
+    def disabled(self) -> str | None:
+        """Why the model can't be called at all, or None."""
+        if self.provider == "extractive" or self.live_endpoints:
+            return None
+        missing = ", ".join(sorted({e.disabled for e in self.endpoints if e.disabled}))
+        return f"{missing} is not set"
+
+    @property
+    def input_limit_tokens(self) -> int:
+        """The longest input that leaves room for the output."""
+        return max(1, self.context_tokens - self.max_output_tokens)
+
+
+class When(Part):
+    """The conditions of a rule; all that are given must hold.
+
+    `keywords`: any of them occurs in the text as a word or phrase, whatever its case.
+    """
+
+    keywords: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _can_match(self) -> Self:
+        if not self.keywords and self.min_tokens is None and self.max_tokens is None:
+            raise ValueError("a rule needs a condition: keywords, min_tokens or max_tokens")
+        if None not in (self.min_tokens, self.max_tokens) and self.min_tokens > self.max_tokens:  # type: ignore[operator]
+            raise ValueError("min_tokens is larger than max_tokens: the rule can never match")
+        return self
+
+
+class Rule(Part):
+    """When it matches, the request has this intent and goes to these models, in order."""
+
+    when: When
+    intent: str
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Route(Part):
+    """A named set of rules and candidates."""
+
+    rules: tuple[Rule, ...] = ()
+    otherwise: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Catalog(Part):
+    """All models and routes. Every model that a route names exists."""
+
+    models: Annotated[tuple[Model, ...], Field(min_length=1)]
+    routes: Annotated[dict[str, Route], Field(min_length=1)]
+
+    def model(self, name: str) -> Model:
+        """Return the model called `name`. Raises `UnknownName`."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise UnknownName("model", name, (model.name for model in self.models))
+
+    def route(self, name: str) -> Route:
+        """Return the route called `name`. Raises `UnknownName`."""
+        try:
+            return self.routes[name]
+        except KeyError:
+            raise UnknownName("route", name, self.routes) from None
+
+    @property
+    def live_models(self) -> tuple[Model, ...]:
+        """The models that can be called, in the catalog's order."""
+        return tuple(model for model in self.models if model.disabled is None)

@@ -1,0 +1,215 @@
+"""The messages that travel: frozen models with one encoding, JSON.
+
+A `Request` goes into the queue `requests`; the router turns it into a `Call` on a model's queue;
+the outcome is an `Answer` in the result backend, or a `DeadLetter`. Times on the wire are seconds
+since the epoch (UTC) as floats; durations carry their unit in their name.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from modelyard.errors import FailureKind
+
+
+class Wire(BaseModel):
+    """Base of all messages: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def encode(self) -> dict[str, Any]:
+        """Return the message as plain JSON values, without what is empty or default."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @classmethod
+    def decode(cls, data: Mapping[str, Any]) -> Self:
+        """Return the message that `encode` made. Raises `pydantic.ValidationError`."""
+        return cls.model_validate(data)
+
+
+class Lane(StrEnum):
+    """How urgent a request is."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+class Message(Wire):
+    """One turn of a conversation, as chat APIs have it."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str
+
+
+class Request(Wire):
+    """What a producer submits.
+
+    `Request(text="...")` is short for one user message. `params` are the sampling parameters of a
+    chat completion (`temperature`, `max_tokens`, ...), passed on to the provider. `models` pins
+    the candidates, in order, and skips the route's rules.
+    """
+
+    messages: tuple[Message, ...] = Field(min_length=1)
+    route: str = "default"
+    lane: Lane = Lane.INTERACTIVE
+    models: tuple[str, ...] = ()
+    params: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, str] = Field(default_factory=dict)
+    deadline: float | None = None
+    submitted_at: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_one_user_message(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "text" in data:
+            rest = {key: value for key, value in data.items() if key != "text"}
+            if "messages" in rest:
+                raise ValueError("give either text or messages, not both")
+            return {**rest, "messages": [{"role": "user", "content": data["text"]}]}
+        return data
+
+    @property
+    def text(self) -> str:
+        """All that is said, one message after the other."""
+        return "\n".join(message.content for message in self.messages)
+
+
+class Step(Wire):
+    """One model to try."""
+
+    model: str
+
+
+class Plan(Wire):
+    """What the workers execute: in order, first choice first, then failover."""
+
+    strategy: Literal["single"] = "single"
+    steps: tuple[Step, ...] = Field(min_length=1)
+
+
+class Excluded(Wire):
+    """A candidate that the router did not put into the plan, and why."""
+
+    model: str
+    why: str
+
+
+class Decision(Wire):
+    """What the router concluded and why.
+
+    `rule` is the position of the rule that matched in its route, from 0; None if none did.
+    `input_tokens` is an estimate.
+    """
+
+    route: str
+    intent: str
+    why: str
+    rule: int | None = None
+    input_tokens: int
+    excluded: tuple[Excluded, ...] = ()
+    decided_at: float
+    plan: Plan
+
+
+class Attempt(Wire):
+    """One call of one endpoint. `kind` is None when it succeeded."""
+
+    model: str
+    endpoint: str
+    started_at: float
+    duration_ms: float
+    kind: FailureKind | None = None
+    status: int | None = None
+    message: str = ""
+    retry_after_s: float | None = None
+
+
+class Call(Wire):
+    """A request on its way to the model of `decision.plan.steps[step]`."""
+
+    request: Request
+    decision: Decision
+    step: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """Catalog name of the model whose turn it is."""
+        return self.decision.plan.steps[self.step].model
+
+
+class Usage(Wire):
+    """Tokens of one answer, as the provider counted them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+
+class Timings(Wire):
+    """Where the time of an answer went, in milliseconds.
+
+    `routing_ms`: from submit to the router's decision; `queued_ms`: from there to the first call
+    (the wait in the model's queue); `calling_ms`: in calls, waits between them included;
+    `total_ms`: from submit to the outcome.
+    """
+
+    routing_ms: float = 0.0
+    queued_ms: float = 0.0
+    calling_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+class Answer(Wire):
+    """The final response to a request.
+
+    `model` is the catalog's name and `provider_model` what the provider says it ran. `extractive`
+    marks text that was picked from the input and not written by a model.
+    """
+
+    id: str
+    text: str
+    model: str
+    provider_model: str
+    decision: Decision
+    usage: Usage = Usage()
+    cost_usd: float = 0.0
+    finish_reason: str = "stop"
+    extractive: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    timings: Timings = Timings()
+
+
+class DeadReason(StrEnum):
+    """Why a request could not be answered."""
+
+    EXHAUSTED = "exhausted"
+    """Every model of the plan was tried and failed."""
+    EXPIRED = "expired"
+    """Its deadline passed before a call."""
+    INVALID = "invalid"
+    """It can't be read, routed or accepted by any model."""
+    REFUSED = "refused"
+    """A provider declined its content."""
+
+
+class DeadLetter(Wire):
+    """A request that could not be answered, whole, with all that is known about why.
+
+    `request` is the JSON that was submitted: it may be what is wrong.
+    """
+
+    id: str
+    reason: DeadReason
+    message: str
+    request: dict[str, Any]
+    decision: Decision | None = None
+    attempts: tuple[Attempt, ...] = ()
+    died_at: float

@@ -37,7 +37,13 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 class Part(BaseModel):
     """Base of the catalog's parts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        # A validation error would print its input, and that may be an endpoint with its key.
+        hide_input_in_errors=True,
+    )
 
 
 class Endpoint(Part):

@@ -1,0 +1,53 @@
+"""The model pools' Celery app: `celery -A model_workers worker -Q model.NAME`.
+
+Without `-Q` a worker serves every model that can be called. The worker's concurrency is what the
+catalog says of the models that it serves, unless `-c` says otherwise.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from celery.signals import celeryd_init
+from kombu.entity import Queue
+
+from model_workers.task import CallTask
+from modelyard.app import make_app
+from modelyard.catalog import Catalog
+from modelyard.catalog_file import default_catalog
+from modelyard.errors import ModelyardError
+from modelyard.names import model_queue, queue_model
+from modelyard.settings import load_settings
+
+settings = load_settings()
+catalog = default_catalog(settings)
+app = make_app(
+    "model_workers",
+    settings=settings,
+    worker_pool="model_workers.pool:AsyncioPool",
+    task_queues=[Queue(model_queue(model.name)) for model in catalog.live_models],
+    modelyard_shutdown_grace_s=settings.shutdown_grace_s,
+)
+CallTask.catalog = catalog
+app.register_task(CallTask())
+
+
+@celeryd_init.connect(weak=False)
+def size_worker(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
+    """Refuse queues of unknown models, and take the concurrency from the catalog."""
+    queues = options.get("queues") or []
+    names = queues.split(",") if isinstance(queues, str) else list(queues)
+    try:
+        served = concurrency(catalog, names)
+    except ModelyardError as error:
+        raise SystemExit(f"model_workers: {error}") from error
+    conf.worker_concurrency = served
+
+
+def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:
+    """Return how many calls a worker of these queues may hold; no queues stand for all.
+
+    Queues that are no model's are somebody else's business. Raises `UnknownName`.
+    """
+    named = [queue_model(queue.strip()) for queue in queues]
+    models = [catalog.model(name) for name in named if name is not None]
+    return sum(model.concurrency for model in models or catalog.live_models) or 1

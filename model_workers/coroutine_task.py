@@ -1,0 +1,77 @@
+"""A Celery task whose `run` is a coroutine.
+
+In an `AsyncioPool` it runs on the pool's loop; in any other pool, and when it is called directly,
+it runs to its end on a loop of its own.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Task
+from celery.app.task import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a coroutine came to: a value, or the exception it raised."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+_context: ContextVar[Context | None] = ContextVar("modelyard_task_context", default=None)
+_traced = threading.local()
+
+
+@contextmanager
+def tracing(outcome: Outcome | None) -> Iterator[None]:
+    """While Celery's tracer runs in this thread, a coroutine task's outcome is this one."""
+    _traced.outcome = outcome
+    try:
+        yield
+    finally:
+        _traced.outcome = None
+
+
+class CoroutineTask(Task):
+    """Base of tasks with `async def run`. Use it by `@app.task(base=CoroutineTask)` or subclass it.
+
+    Inside `run`, `self.request` is the running task's own, however many run at a time.
+    """
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        outcome: Outcome | None = getattr(_traced, "outcome", None)
+        if outcome is None:
+            return asyncio.run(self._alone(*args, **kwargs))
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+    def start(self, request: dict[str, Any], *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine of one execution, which knows its own request."""
+        return self._run_as(Context(request, args=args, kwargs=kwargs), *args, **kwargs)
+
+    async def _run_as(self, context: Context, *args: Any, **kwargs: Any) -> Any:
+        _context.set(context)
+        return await self.run(*args, **kwargs)
+
+    async def _alone(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await self.run(*args, **kwargs)
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of what the task holds on the loop; called once, when the loop ends."""
+
+    @property
+    def request(self) -> Context:
+        """The running task's context, on the loop as in Celery's tracer."""
+        return _context.get() or super().request

@@ -1,0 +1,314 @@
+"""A Celery pool that runs coroutine tasks on one asyncio loop.
+
+Celery 5.7 ships pools of processes, threads and greenlets, and none for coroutines. This one sits
+at Celery's own extension point (a `celery.concurrency.base.BasePool`, named by `worker_pool`):
+
+- the main thread is Celery's: it consumes, acknowledges and sends events;
+- the *loop* thread runs the tasks, hundreds at a time;
+- a few *finisher* threads run Celery's own tracer on each outcome: it writes the result, calls
+  the handlers and signals, and nothing of that blocks the loop. What the tracer says goes back
+  to the main thread, which alone touches the broker's channel.
+
+Time limits, revoke with `terminate`, `pool_grow` and `pool_shrink` work as in Celery's pools.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.concurrency.base import BasePool
+from celery.exceptions import SoftTimeLimitExceeded, WorkerShutdown
+from kombu.serialization import loads
+
+from model_workers.coroutine_task import CoroutineTask, Outcome, tracing
+
+logger = logging.getLogger("modelyard.pool")
+
+FINISHERS = 4
+"""Threads that write results: enough to overlap round trips, few enough to share one GIL."""
+
+STOP_POLL_S = 0.1
+
+CANCEL_WAIT_S = 5.0
+"""For how long a cold shutdown waits for coroutines that are slow to take their cancellation."""
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class Job:
+    """One task execution. `pid` is what Celery calls it by; there is no process behind it."""
+
+    pid: int
+    id: str
+    target: Callable[..., Any]
+    args: Sequence[Any]
+    callback: Callable[[Any], Any]
+    accept_callback: Callable[[int, float], Any] | None
+    error_callback: Callable[[Any], Any]
+    timeout_callback: Callable[..., Any] | None
+    soft_timeout: float | None
+    timeout: float | None
+    task: "asyncio.Task[None] | None" = None
+    inner: "asyncio.Future[Any] | None" = None
+    over_soft_limit: bool = False
+    abandoned: bool = False
+    pool: "AsyncioPool | None" = field(default=None, repr=False)
+
+    def terminate(self, signal: int | None = None) -> None:
+        """Stop it: what Celery's `Request.terminate` calls on a result."""
+        if self.pool is not None:
+            self.pool.terminate_job(self.pid, signal)
+
+
+class AsyncioPool(BasePool):
+    """Runs `CoroutineTask`s on one loop; other tasks run in the finisher threads."""
+
+    limit: int
+    body_can_be_buffer = True
+    # Stopping waits for calls in flight, which a signal handler must not do.
+    signal_safe = False
+    task_join_will_block = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pids = itertools.count(os.getpid() * 1_000_000)
+        self._jobs: dict[int, Job] = {}
+        self._waiting: deque[Job] = deque()
+        self._in_flight = 0
+        self._news: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._hub: Any = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name="asyncio-pool", daemon=True)
+        self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
+
+    # -- Celery's side: the main thread
+
+    def on_start(self) -> None:
+        self._thread.start()
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Remember Celery's hub; called again after each reconnect."""
+        self._hub = loop
+        loop.call_soon(self._tell)
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[[Any], Any] | None = None,
+        accept_callback: Callable[[int, float], Any] | None = None,
+        error_callback: Callable[[Any], Any] | None = None,
+        timeout_callback: Callable[..., Any] | None = None,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        correlation_id: str = "",
+        **_: Any,
+    ) -> Job:
+        job = Job(
+            pid=next(self._pids),
+            id=correlation_id,
+            target=target,
+            args=args,
+            callback=callback or _ignore,
+            accept_callback=accept_callback,
+            error_callback=error_callback or _ignore,
+            timeout_callback=timeout_callback,
+            soft_timeout=soft_timeout or self.options.get("soft_timeout"),
+            timeout=timeout or self.options.get("timeout"),
+            pool=self,
+        )
+        self._jobs[job.pid] = job
+        self._loop.call_soon_threadsafe(self._admit, job)
+        return job
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Cancel a running task; Celery has announced it as revoked and acknowledged it."""
+        job = self._jobs.get(pid)
+        if job is not None:
+            self._loop.call_soon_threadsafe(self._abandon, job)
+
+    def grow(self, n: int = 1) -> None:
+        """Run `n` more at a time."""
+        self.limit += n
+        self._loop.call_soon_threadsafe(self._pump)
+
+    def shrink(self, n: int = 1) -> None:
+        """Run `n` fewer at a time, at least one; what runs goes on."""
+        self.limit = max(1, self.limit - n)
+
+    def on_stop(self) -> None:
+        """Warm shutdown: finish what is in flight; after the grace time, hand the rest back.
+
+        What is handed back stays unacknowledged, and kombu puts it back on its queue when the
+        channel closes, which comes next.
+        """
+        grace_s = self.app.conf.get("modelyard_shutdown_grace_s", 120.0)
+        deadline = time.monotonic() + grace_s
+        while self._jobs and time.monotonic() < deadline:
+            self._tell()
+            time.sleep(STOP_POLL_S)
+        if self._jobs:
+            logger.warning("handing back %d calls after %.0f s", len(self._jobs), grace_s)
+        self._close()
+
+    def on_terminate(self) -> None:
+        """Cold shutdown: hand back everything at once."""
+        self._close()
+
+    def _close(self) -> None:
+        if not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._abandon_all(), self._loop).result(timeout=30)
+        self._finishers.shutdown(wait=True)
+        self._tell()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+
+    def _tell(self) -> None:
+        """Pass on what the loop and the finishers had to say, in its order."""
+        while self._news:
+            callback, args = self._news.popleft()
+            try:
+                callback(*args)
+            except (WorkerShutdown, MemoryError):
+                raise
+            except Exception:
+                # One message's broken ack or event must not silence the others: the broker
+                # gives that message out again, and its stored result ends it.
+                logger.exception("a task's callback failed")
+
+    def _say(self, callback: Callable[..., Any], *args: Any) -> None:
+        self._news.append((callback, args))
+        hub = self._hub
+        if hub is not None:
+            hub.call_soon(self._tell)
+
+    def _get_info(self) -> dict[str, Any]:
+        return {
+            **super()._get_info(),
+            "in-flight": self._in_flight,
+            "waiting": len(self._waiting),
+        }
+
+    # -- the loop's side
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    def _admit(self, job: Job) -> None:
+        self._waiting.append(job)
+        self._pump()
+
+    def _pump(self) -> None:
+        # The prefetch count already bounds what is here, but not exactly: the limit is kept here.
+        while self._waiting and self._in_flight < self.limit:
+            job = self._waiting.popleft()
+            if not job.abandoned:
+                self._in_flight += 1
+                job.task = self._loop.create_task(self._execute(job))
+
+    async def _execute(self, job: Job) -> None:
+        try:
+            if job.accept_callback is not None:
+                self._say(job.accept_callback, job.pid, time.monotonic())
+            name, id, request, body, content_type, content_encoding = job.args
+            if content_type:
+                body = loads(body, content_type, content_encoding, accept=["json"])
+            task = self.app.tasks[name]
+            if isinstance(task, CoroutineTask):
+                outcome = await self._outcome(job, task.start(request, *body[0], **body[1]))
+            else:
+                outcome = None
+            if not job.abandoned:
+                await self._loop.run_in_executor(
+                    self._finishers, self._finish, job, outcome, (name, id, request, body)
+                )
+        except asyncio.CancelledError:
+            logger.debug("%s was abandoned", job.id)
+        except Exception:  # noqa: BLE001 - handed to Celery, which logs it and settles the message
+            self._say(job.error_callback, ExceptionInfo())
+        finally:
+            self._in_flight -= 1
+            self._jobs.pop(job.pid, None)
+            self._pump()
+
+    async def _outcome(self, job: Job, coroutine: Coroutine[Any, Any, Any]) -> Outcome:
+        """Run it within its limits. Nothing but its abandonment raises."""
+        inner = job.inner = asyncio.ensure_future(coroutine)
+        timers = []
+        if job.soft_timeout:
+            timers.append(self._loop.call_later(job.soft_timeout, self._soft_limit, job, inner))
+        if job.timeout:
+            timers.append(self._loop.call_later(job.timeout, self._hard_limit, job, inner))
+        try:
+            return Outcome(value=await asyncio.shield(inner))
+        except asyncio.CancelledError:
+            if job.abandoned:
+                inner.cancel()
+                raise
+            if job.over_soft_limit:
+                return Outcome(error=SoftTimeLimitExceeded(job.soft_timeout))
+            return Outcome(error=RuntimeError("the task cancelled itself"))
+        except Exception as error:  # noqa: BLE001 - the tracer raises it again and stores it
+            return Outcome(error=error)
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    def _soft_limit(self, job: Job, inner: "asyncio.Future[Any]") -> None:
+        job.over_soft_limit = True
+        if job.timeout_callback is not None:
+            self._say(job.timeout_callback, True, job.soft_timeout)
+        inner.cancel("soft time limit")
+
+    def _hard_limit(self, job: Job, inner: "asyncio.Future[Any]") -> None:
+        inner.cancel("hard time limit")
+        self._abandon(job)
+        if job.timeout_callback is not None:
+            # It stores a failure, which takes a round trip: not on the loop.
+            self._say(job.timeout_callback, False, job.timeout)
+
+    def _abandon(self, job: Job) -> None:
+        job.abandoned = True
+        if job.task is not None:
+            job.task.cancel()
+        else:
+            self._jobs.pop(job.pid, None)
+
+    async def _abandon_all(self) -> None:
+        self._waiting.clear()
+        ending = []
+        for job in tuple(self._jobs.values()):
+            ending += [task for task in (job.task, job.inner) if task is not None]
+            self._abandon(job)
+        if ending:
+            await asyncio.wait(ending, timeout=CANCEL_WAIT_S)
+        for task in self.app.tasks.values():
+            if isinstance(task, CoroutineTask):
+                await task.aclose()
+
+    # -- the finishers' side
+
+    def _finish(self, job: Job, outcome: Outcome | None, call: tuple[Any, ...]) -> None:
+        name, id, request, body = call
+        with tracing(outcome):
+            said = job.target(name, id, request, body, None, None)
+        self._say(job.callback, said)
+
+
+def _ignore(_: Any) -> None:
+    """Stand in for a callback that nobody gave."""

@@ -1,0 +1,218 @@
+"""The task of the model pools: call the model, and carry out what `advance` says.
+
+An answer is returned, and Celery stores it under the request's id. A failover is published for
+the next model under the same id and then reported as a retry. A dead letter is stored, and
+`RequestFailed` raised, which is what the waiting client gets.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Ignore, Retry
+from pydantic import ValidationError
+
+from model_workers.advance import CallNow, Die, Move, NextStep, advance
+from model_workers.answer import to_answer
+from model_workers.coroutine_task import CoroutineTask
+from model_workers.lines import Lines
+from model_workers.providers.base import Completion
+from modelyard.catalog import Catalog, Model
+from modelyard.catalog import Retry as Patience
+from modelyard.dead_letters import as_error, bury
+from modelyard.errors import FailureKind, ModelyardError, ProviderError, RequestFailed
+from modelyard.messages import Attempt, Call, DeadLetter, DeadReason, Decision
+from modelyard.names import CALL_TASK, RESULT_KEY_PREFIX, model_queue
+from modelyard.outcome import read_outcome
+from modelyard.publish import publish, task_message
+
+logger = logging.getLogger("modelyard.calls")
+
+
+class CallTask(CoroutineTask):
+    """Second and later hops of every request."""
+
+    name = CALL_TASK
+    acks_late = True
+    catalog: Catalog
+
+    def __init__(self) -> None:
+        self.lines = Lines()
+        self.random = random.Random()  # noqa: S311 - spreads retries, keeps no secret
+
+    async def run(self, payload: Any) -> dict[str, Any]:
+        """Return the answer as JSON. Raises `RequestFailed`, `Retry` after a failover, `Ignore`."""
+        id: str = self.request.id
+        # The worker that had it may have stored the answer and died before its ack.
+        redelivered = (self.request.delivery_info or {}).get("redelivered")
+        if redelivered and await asyncio.to_thread(has_outcome, self.app, id):
+            raise Ignore("it has its outcome")
+        try:
+            call = Call.decode(payload)
+        except ValidationError as error:
+            letter = dead_letter(id, payload, DeadReason.INVALID, not_a_call(error))
+            raise await self.bury(letter) from error
+        try:
+            model = callable_model(self.catalog, call.model)
+        except ModelyardError as error:
+            attempts = (*call.attempts, not_called(call, str(error), time.time()))
+            move = advance(call, attempts, Patience(), time.time(), 0.0)
+            raise await self.leave(id, call, move, attempts) from error
+        return await self.answer(id, call, model)
+
+    async def answer(self, id: str, call: Call, model: Model) -> dict[str, Any]:
+        """Call the model until it answers or the request leaves this pool."""
+        attempts = call.attempts
+        first_call: float | None = None
+        while True:
+            move = advance(call, attempts, model.retry, time.time(), self.random.random())
+            if not isinstance(move, CallNow):
+                raise await self.leave(id, call, move, attempts)
+            if move.wait_s:
+                await asyncio.sleep(move.wait_s)
+            async with self.lines.slot(model):
+                first_call = first_call or time.time()
+                attempt, completion = await self.attempt(call, model)
+            attempts = (*attempts, attempt)
+            if completion is not None:
+                return to_answer(
+                    id, call, attempts, completion, model, first_call, now=time.time()
+                ).encode()
+
+    async def attempt(self, call: Call, model: Model) -> tuple[Attempt, Completion | None]:
+        """Call one endpoint once and return what came of it."""
+        line = self.lines.next_line(model)
+        started_at, started = time.time(), time.monotonic()
+        completion, failed = None, None
+        try:
+            completion = await line.provider.complete(call.request)
+        except ProviderError as error:
+            failed = error
+        except Exception as error:
+            # A provider's bug is its endpoint's failure, not the request's end.
+            logger.exception("provider of %s failed in an unforeseen way", model.name)
+            failed = ProviderError(FailureKind.PERMANENT, f"{type(error).__name__} in the provider")
+        return (
+            Attempt(
+                model=model.name,
+                endpoint=line.label,
+                started_at=started_at,
+                duration_ms=round(1000 * (time.monotonic() - started), 3),
+                kind=failed.kind if failed else None,
+                status=failed.status if failed else None,
+                message=str(failed) if failed else "",
+                retry_after_s=failed.retry_after_s if failed else None,
+            ),
+            completion,
+        )
+
+    def hop(self, id: str, call: Call, move: NextStep, attempts: tuple[Attempt, ...]) -> None:
+        """Publish the request for the next model, under the same id."""
+        onward = call.model_copy(update={"step": move.step, "attempts": attempts})
+        queue = model_queue(onward.model)
+        message = task_message(
+            self.app,
+            task=CALL_TASK,
+            id=id,
+            payload=onward.encode(),
+            queue=queue,
+            summary=f"step {move.step + 1}, after {move.why}",
+            reply_to=self.request.reply_to or "",
+            parent_id=self.request.parent_id,
+            shadow=queue,
+        )
+        with self.app.producer_pool.acquire(block=True) as producer:
+            publish(producer, message)
+
+    async def leave(
+        self, id: str, call: Call, move: Move, attempts: tuple[Attempt, ...]
+    ) -> Retry | RequestFailed:
+        """Send the request to the next model or bury it, and return what to raise for it."""
+        if isinstance(move, NextStep):
+            await asyncio.to_thread(self.hop, id, call, move, attempts)
+            logger.warning("request %s: next model after %s", id, move.why)
+            return Retry(f"next model after {move.why}")
+        assert isinstance(move, Die)
+        letter = dead_letter(
+            id, call.request.encode(), move.reason, move.message, call.decision, attempts
+        )
+        return await self.bury(letter)
+
+    async def bury(self, letter: DeadLetter) -> RequestFailed:
+        """Store the dead letter and return the error to raise: the result is stored after it."""
+        await asyncio.to_thread(bury, self.app, letter)
+        logger.warning(
+            "request %s is a dead letter: %s: %s", letter.id, letter.reason, letter.message
+        )
+        return as_error(letter)
+
+    def on_failure(
+        self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
+        """Bury what ended in no way that `advance` knows: a time limit, or a bug of ours."""
+        if isinstance(exc, RequestFailed):
+            return
+        payload = args[0] if args else {}
+        message = f"{type(exc).__name__}: {exc}"
+        bury(self.app, dead_letter(task_id, payload, DeadReason.EXHAUSTED, message))
+
+    async def aclose(self) -> None:
+        await self.lines.aclose()
+
+
+def has_outcome(app: Celery, id: str) -> bool:
+    """Return whether a final result is stored for `id`."""
+    raw = app.backend.client.get(RESULT_KEY_PREFIX + id)
+    return raw is not None and read_outcome(raw) is not None
+
+
+def not_a_call(error: ValidationError) -> str:
+    """Return in one line what is wrong with a message, without its content."""
+    problems = "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'call'}: {problem['msg']}"
+        for problem in error.errors(include_input=False)
+    )
+    return f"not a call: {problems}"
+
+
+def callable_model(catalog: Catalog, name: str) -> Model:
+    """Return the model. Raises `ModelyardError` if this worker does not know it or its key."""
+    model = catalog.model(name)
+    if model.disabled is not None:
+        raise ModelyardError(f"model {name!r} can't be called by this worker: {model.disabled}")
+    return model
+
+
+def not_called(call: Call, message: str, now: float) -> Attempt:
+    """Return the attempt at a model that this worker can't call at all."""
+    return Attempt(
+        model=call.model,
+        endpoint="none",
+        started_at=now,
+        duration_ms=0.0,
+        kind=FailureKind.PERMANENT,
+        message=message,
+    )
+
+
+def dead_letter(
+    id: str,
+    request: Any,
+    reason: DeadReason,
+    message: str,
+    decision: Decision | None = None,
+    attempts: tuple[Attempt, ...] = (),
+) -> DeadLetter:
+    """Return the dead letter of a request, as of now."""
+    return DeadLetter(
+        id=id,
+        reason=reason,
+        message=message,
+        request=request if isinstance(request, dict) else {"received": request},
+        decision=decision,
+        attempts=attempts,
+        died_at=time.time(),
+    )

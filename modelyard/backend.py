@@ -1,0 +1,70 @@
+"""Celery's Redis result backend, and what modelyard adds to it.
+
+*The first outcome wins*: nothing is stored over a terminal result, by one script, so a request
+that ran twice keeps the answer that somebody may already have read.
+
+*One subscription*: when the message's `reply_to` is a modelyard client's channel, the id is
+published there too. A client that waits for 10,000 answers listens on one channel.
+
+The keys, the encoding and the per-task channel stay Celery's, so `AsyncResult(id)` of a program
+that knows only the broker's address works.
+"""
+
+from typing import Any
+
+from celery import states
+from celery.backends.redis import RedisBackend
+from kombu.utils.encoding import bytes_to_str
+
+from modelyard.names import REPLY_CHANNEL_PREFIX
+
+COMMIT = """
+local stored = redis.call('GET', KEYS[1])
+if stored then
+    local status = cjson.decode(stored)['status']
+    if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then
+        return 0
+    end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+if ARGV[3] ~= '' then
+    redis.call('PUBLISH', ARGV[3], ARGV[4])
+end
+return 1
+"""
+"""Result KEYS[1]; its value, seconds to keep it, the client's channel or '', the task's id."""
+
+
+class Backend(RedisBackend):
+    """Result backend of every modelyard app, by `override_backends`."""
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        meta["task_id"] = bytes_to_str(task_id)
+        self.client.eval(
+            COMMIT,
+            1,
+            self.get_key_for_task(task_id),
+            self.encode(meta),
+            self.expires,
+            reply_channel(request) if state in states.READY_STATES else "",
+            task_id,
+        )
+        return result
+
+
+def reply_channel(request: Any) -> str:
+    """Return the channel of the modelyard client that waits for this request, or ''."""
+    reply_to = getattr(request, "reply_to", None) or ""
+    return reply_to if reply_to.startswith(REPLY_CHANNEL_PREFIX) else ""

@@ -1,0 +1,278 @@
+"""A Redis server of our own, for whoever has none: a child process with its data on disk."""
+
+import logging
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from modelyard.errors import EmbeddedRedisError
+from modelyard.processes import ended_how, leashed, log_tail, private_folder
+from modelyard.redis_binary import RedisBinary, Source, find_redis
+from modelyard.settings import config_dir
+from modelyard.state_lock import StateLock
+
+log = logging.getLogger("modelyard.redis")
+
+PORT_TRIES: Final = 10
+POLL_S: Final = 0.02
+ADDRESS_TAKEN: Final = ("Address already in use", "Failed listening on port")
+
+
+class EmbeddedRedis:
+    """A redis-server on a free port of this machine, with its data and log in `state_dir`.
+
+    Use it as a context manager, or call `start` and `stop`, from a thread that outlives the
+    server (see `modelyard.processes.leashed`). Only one can use a state folder at a time: a second
+    one waits up to `wait_s` for the first to end and calls `on_wait` with a line that says so.
+    `start` gives up early when `cancelled` says so. All errors are `EmbeddedRedisError`.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        wait_s: float = 0.0,
+        start_timeout_s: float = 60.0,
+        stop_timeout_s: float = 30.0,
+        on_wait: Callable[[str], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        find: Callable[[], RedisBinary] | None = None,
+        free_port: Callable[[], int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.state_dir = state_dir.expanduser().resolve()
+        self.log_path = self.state_dir / "logs" / "redis.log"
+        self._start_timeout_s = start_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._cancelled = cancelled
+        self._find = find or find_redis
+        self._free_port = free_port or unused_port
+        self._clock = clock
+        self._lock = StateLock(
+            self.state_dir, wait_s=wait_s, on_wait=on_wait, cancelled=cancelled, clock=clock
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self._binary: RedisBinary | None = None
+        self._port: int | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of its database 0; it stays the same until `stop`."""
+        if self._port is None:
+            raise EmbeddedRedisError("the embedded Redis is not started")
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def version(self) -> str:
+        """The version of the server, such as `7.0.15`."""
+        return self._started_binary().version
+
+    @property
+    def source(self) -> Source:
+        """Where its program was found."""
+        return self._started_binary().source
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        if self._process is None:
+            raise EmbeddedRedisError("the embedded Redis is not started")
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Lock the state folder, start the server and wait until it has loaded its data."""
+        binary = self._find()
+        self._lock.acquire()
+        try:
+            data = private_folder(self.state_dir / "redis")
+            private_folder(self.log_path.parent)
+            check_data_is_readable_by(binary, data)
+            self._binary = binary
+            self._start_on_free_port(binary)
+            self._lock.describe(self.url)
+        except BaseException:
+            self.stop()
+            raise
+        log.info(
+            "started redis-server %s (from %s) on 127.0.0.1:%d, data in %s",
+            binary.version,
+            binary.source,
+            self._port,
+            data,
+        )
+
+    def revive(self) -> None:
+        """Start the server again, on the same port, if it died: its clients only reconnect."""
+        if self.alive or self._process is None or self._port is None:
+            return
+        log.error(
+            "redis-server died (%s); starting it again on port %d",
+            ended_how(self._process.returncode),
+            self._port,
+        )
+        if not self._start_on(self._started_binary(), self._port):
+            raise EmbeddedRedisError(
+                f"port {self._port} of the Redis that died was taken meanwhile"
+            )
+
+    def stop(self) -> None:
+        """End the server after it has written its data, and free the state folder."""
+        process, self._process = self._process, None
+        try:
+            if process is not None:
+                self._end(process)
+        finally:
+            self._port = None
+            self._lock.release()
+
+    def _started_binary(self) -> RedisBinary:
+        if self._binary is None:
+            raise EmbeddedRedisError("the embedded Redis is not started")
+        return self._binary
+
+    def _start_on_free_port(self, binary: RedisBinary) -> None:
+        for _ in range(PORT_TRIES):
+            port = self._free_port()
+            if self._start_on(binary, port):
+                self._port = port
+                return
+        raise EmbeddedRedisError(
+            f"no free port for redis-server on 127.0.0.1 after {PORT_TRIES} tries; set "
+            f"MODELYARD_BROKER_URL to a Redis that runs. The end of {self.log_path}:\n"
+            f"{log_tail(self.log_path)}"
+        )
+
+    def _start_on(self, binary: RedisBinary, port: int) -> bool:
+        """Return whether the server answers on `port`; False if somebody else has that port."""
+        written = self.log_path.stat().st_size if self.log_path.exists() else 0
+        command = redis_command(binary, port, self.state_dir / "redis", self.log_path)
+        with self.log_path.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                leashed(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # Ctrl-C goes to all of the terminal's group: Redis must outlive the workers.
+                start_new_session=True,
+                # The lock is held as long as the server lives, should we be killed before it.
+                pass_fds=self._lock.descriptors,
+            )
+        return self._wait_until_ready(self._process, port, written)
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int, written: int) -> bool:
+        deadline = self._clock() + self._start_timeout_s
+        with redis.Redis(
+            host="127.0.0.1",
+            port=port,
+            socket_timeout=5.0,
+            socket_connect_timeout=1.0,
+            retry=Retry(NoBackoff(), 0),
+        ) as client:
+            while True:
+                if process.poll() is not None:
+                    end = log_tail(self.log_path, since=written)
+                    if any(sign in end for sign in ADDRESS_TAKEN):
+                        return False
+                    raise EmbeddedRedisError(
+                        f"redis-server {self._started_binary().version} ended while starting "
+                        f"({ended_how(process.returncode)}). The end of {self.log_path}:\n{end}"
+                    )
+                answering = answering_process(client)
+                if answering == process.pid:
+                    return True
+                if self._cancelled():
+                    raise EmbeddedRedisError("stopped while Redis was starting")
+                if self._clock() >= deadline:
+                    raise EmbeddedRedisError(
+                        f"redis-server did not answer within {self._start_timeout_s:g} s. "
+                        f"The end of {self.log_path}:\n{log_tail(self.log_path, since=written)}"
+                    )
+                time.sleep(POLL_S)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            process.wait(self._stop_timeout_s)
+        except subprocess.TimeoutExpired:
+            log.error(
+                "redis-server did not end within %g s of SIGTERM and is killed; "
+                "up to the last second of its data may be lost",
+                self._stop_timeout_s,
+            )
+            process.kill()
+            process.wait()
+
+
+def redis_command(binary: RedisBinary, port: int, data: Path, log_path: Path) -> list[str]:
+    """Return the command line of the embedded server."""
+    return [
+        str(binary.path),
+        str(config_dir() / "redis.conf"),
+        *("--port", str(port)),
+        *("--bind", "127.0.0.1"),
+        *("--protected-mode", "yes"),
+        *("--dir", str(data)),
+        *("--logfile", str(log_path)),
+        *("--daemonize", "no"),
+    ]
+
+
+def answering_process(client: "redis.Redis") -> int | None:
+    """Return the process id of the Redis that answers and has loaded its data, or None.
+
+    The id tells our own server from a stranger's that took the port just before it.
+    """
+    try:
+        client.ping()
+        info = client.info("server")
+    except redis.RedisError:  # refused, or still loading: the caller has the deadline
+        return None
+    assert isinstance(info, dict)
+    return int(info["process_id"])
+
+
+def check_data_is_readable_by(binary: RedisBinary, data: Path) -> None:
+    """Raise if `data` was written by Redis 7 or later and `binary` is older.
+
+    An older server would not see that data and start empty, without a word.
+    """
+    # https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/ (Redis >= 7.0.0)
+    if (data / "appendonlydir").is_dir() and binary.numbers < (7,):
+        raise EmbeddedRedisError(
+            f"{data} was written by Redis 7 or later, and only redis-server {binary.version} "
+            f"(from {binary.source}) is here: put the newer one back on PATH, or move that folder "
+            "away to start empty"
+        )
+
+
+def unused_port() -> int:
+    """Return a port of 127.0.0.1 that nobody uses at the moment."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,59 @@
+"""One request through the router: read it, decide, and what is to be sent where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from modelyard.catalog import Catalog
+from modelyard.errors import InvalidRequest
+from modelyard.messages import Call, DeadLetter, DeadReason, Decision, Request
+from router_worker.policy import decide
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """The request goes on to the first model of its plan."""
+
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request ends here."""
+
+    letter: DeadLetter
+
+
+def forward(id: str, payload: Any, catalog: Catalog, now: float) -> Forwarded | Refused:
+    """Return where a request goes. Bad input is a dead letter, never an exception."""
+    raw = dict(payload) if isinstance(payload, Mapping) else {"received": payload}
+    try:
+        request = Request.decode(raw)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'request'}: {problem['msg']}"
+            for problem in error.errors(include_input=False)
+        )
+        return refused(id, DeadReason.INVALID, f"not a request: {problems}", raw, now)
+    if request.deadline is not None and now >= request.deadline:
+        return refused(id, DeadReason.EXPIRED, "its deadline passed before it was routed", raw, now)
+    try:
+        decision = decide(request, catalog, now)
+    except InvalidRequest as error:
+        return refused(id, DeadReason.INVALID, str(error), raw, now)
+    return Forwarded(Call(request=request, decision=decision))
+
+
+def refused(
+    id: str, reason: DeadReason, message: str, request: dict[str, Any], now: float
+) -> Refused:
+    """Return the end of a request that was not forwarded."""
+    return Refused(DeadLetter(id=id, reason=reason, message=message, request=request, died_at=now))
+
+
+def summary(decision: Decision) -> str:
+    """Return a decision in a few words, for logs, events and Flower."""
+    models = " then ".join(step.model for step in decision.plan.steps)
+    return f"{decision.intent}, about {decision.input_tokens:,} tokens, to {models}"

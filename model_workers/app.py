@@ -4,11 +4,12 @@ Without `-Q` a worker serves every model that can be called. The worker's concur
 catalog says of the models that it serves, unless `-c` says otherwise.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from celery.signals import celeryd_init
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 
 from model_workers.task import CallTask
 from modelyard.app import make_app
@@ -18,16 +19,25 @@ from modelyard.errors import ModelyardError
 from modelyard.names import model_queue, queue_model
 from modelyard.settings import load_settings
 
+
+def own_queue(model: str) -> Queue:
+    """Return a model's queue. Its own exchange: the default one would bind it to `requests`."""
+    name = model_queue(model)
+    return Queue(name, Exchange(name), routing_key=name)
+
+
 settings = load_settings()
 catalog = default_catalog(settings)
 app = make_app(
     "model_workers",
     settings=settings,
     worker_pool="model_workers.pool:AsyncioPool",
-    task_queues=[Queue(model_queue(model.name)) for model in catalog.live_models],
+    task_queues=[own_queue(model.name) for model in catalog.live_models],
     modelyard_shutdown_grace_s=settings.shutdown_grace_s,
 )
 CallTask.catalog = catalog
+# Celery's own line says how long the tracer took, not the call; `CallTask` logs that itself.
+logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
 app.register_task(CallTask())
 
 

@@ -16,7 +16,7 @@ from celery.exceptions import Ignore, Retry
 from pydantic import ValidationError
 
 from model_workers.advance import CallNow, Die, Move, NextStep, advance
-from model_workers.answer import to_answer
+from model_workers.answer import AnswerResult, to_answer
 from model_workers.coroutine_task import CoroutineTask
 from model_workers.lines import Lines
 from model_workers.providers.base import Completion
@@ -37,14 +37,16 @@ class CallTask(CoroutineTask):
 
     name = CALL_TASK
     acks_late = True
+    # An expected end: Celery logs it in one line.
+    throws = (RequestFailed,)
     catalog: Catalog
 
     def __init__(self) -> None:
         self.lines = Lines()
         self.random = random.Random()  # noqa: S311 - spreads retries, keeps no secret
 
-    async def run(self, payload: Any) -> dict[str, Any]:
-        """Return the answer as JSON. Raises `RequestFailed`, `Retry` after a failover, `Ignore`."""
+    async def run(self, payload: Any) -> AnswerResult:
+        """Return the answer. Raises `RequestFailed`, `Retry` after a failover, `Ignore`."""
         id: str = self.request.id
         # The worker that had it may have stored the answer and died before its ack.
         redelivered = (self.request.delivery_info or {}).get("redelivered")
@@ -63,7 +65,7 @@ class CallTask(CoroutineTask):
             raise await self.leave(id, call, move, attempts) from error
         return await self.answer(id, call, model)
 
-    async def answer(self, id: str, call: Call, model: Model) -> dict[str, Any]:
+    async def answer(self, id: str, call: Call, model: Model) -> AnswerResult:
         """Call the model until it answers or the request leaves this pool."""
         attempts = call.attempts
         first_call: float | None = None
@@ -78,9 +80,12 @@ class CallTask(CoroutineTask):
                 attempt, completion = await self.attempt(call, model)
             attempts = (*attempts, attempt)
             if completion is not None:
-                return to_answer(
+                answer = to_answer(
                     id, call, attempts, completion, model, first_call, now=time.time()
-                ).encode()
+                )
+                result = AnswerResult(answer)
+                logger.info("request %s: %r in %.0f ms", id, result, answer.timings.calling_ms)
+                return result
 
     async def attempt(self, call: Call, model: Model) -> tuple[Attempt, Completion | None]:
         """Call one endpoint once and return what came of it."""

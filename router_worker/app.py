@@ -2,7 +2,6 @@
 
 from modelyard.app import make_app
 from modelyard.catalog_file import default_catalog
-from modelyard.names import REQUESTS_QUEUE
 from modelyard.settings import load_settings
 from router_worker.task import RouteTask
 
@@ -13,8 +12,6 @@ app = make_app(
     # Routing happens in the consumer; the pool is only for messages with an ETA.
     worker_pool="solo",
     worker_prefetch_multiplier=100,
-    task_queues=None,
-    task_default_queue=REQUESTS_QUEUE,
 )
 RouteTask.catalog = default_catalog(settings)
 app.register_task(RouteTask())

@@ -98,7 +98,7 @@ class RouteTask(Task):
                 send(
                     consumer, "task-revoked", uuid=id, terminated=False, signum=None, expired=False
                 )
-                return ack()
+                return ack(logger, consumer.connection_errors)
             started = time.monotonic()
             event_id = route_event_id(id)
             send(
@@ -117,7 +117,7 @@ class RouteTask(Task):
             send(consumer, "task-started", uuid=event_id)
             did = self.hop(id, payload_of(message), reply_to)
             worker_state.total_count[self.name] += 1
-            ack()
+            ack(logger, consumer.connection_errors)
             runtime = time.monotonic() - started
             logger.info("request %s: %s (%.1f ms)", id, did, 1000 * runtime)
             send(consumer, "task-succeeded", uuid=event_id, result=did, runtime=runtime)

@@ -134,7 +134,9 @@ class _Sheet:
         """Return the error with all problems, in the file's order, each once."""
         ordered = sorted(self.problems, key=lambda problem: problem[0])
         told = (f"{self.file}:{line}: {self._where(loc)}: {what}" for line, loc, what in ordered)
-        return CatalogError(list(dict.fromkeys(told)))
+        # A quoted "\ud800" in the file would make a message that no terminal can print.
+        printable = (what.encode(errors="backslashreplace").decode() for what in told)
+        return CatalogError(list(dict.fromkeys(printable)))
 
     def _where(self, loc: Loc) -> str:
         """Return `model 'small', endpoint 2` and the like."""
@@ -194,7 +196,7 @@ def _compose(text: str, sheet: _Sheet) -> yaml.Node:
         line = text.count("\n", 0, error.position) + 1
         raise sheet.refusal(line, "not valid YAML: a control character") from error
     # Its other errors quote the lines around the mistake, which may hold a key: only their
-    # first words are told, and they are not chained.
+    # words are told, no names in them, and they are not chained.
     try:
         root = loader.get_single_node()
         if root is not None:
@@ -204,7 +206,7 @@ def _compose(text: str, sheet: _Sheet) -> yaml.Node:
         mark = error.problem_mark or error.context_mark
         parts = [part for part in (error.context, error.problem) if part]
         line = mark.line if mark else 0
-        what = "not valid YAML: " + ", ".join(re.split(r" (?=['\"])", part)[0] for part in parts)
+        what = "not valid YAML: " + ", ".join(re.sub(r" '[^']{5,}'", "", part) for part in parts)
     except (ValueError, OverflowError):  # from chr(), called with whatever follows a \U
         line, what = loader.line, "not valid YAML: an escape that stands for no character"
     raise sheet.refusal(line + 1, what)

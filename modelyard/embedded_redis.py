@@ -23,6 +23,8 @@ log = logging.getLogger("modelyard.redis")
 
 PORT_TRIES: Final = 10
 POLL_S: Final = 0.02
+ANSWER_S: Final = 0.5
+"""How long one question to the server may take before it is asked again, in seconds."""
 ADDRESS_TAKEN: Final = ("Address already in use", "Failed listening on port")
 
 
@@ -189,8 +191,8 @@ class EmbeddedRedis:
         with redis.Redis(
             host="127.0.0.1",
             port=port,
-            socket_timeout=5.0,
-            socket_connect_timeout=1.0,
+            socket_timeout=ANSWER_S,
+            socket_connect_timeout=ANSWER_S,
             retry=Retry(NoBackoff(), 0),
         ) as client:
             while True:

@@ -5,6 +5,7 @@ ModelyardError
 ├── CatalogError          the catalog file is wrong: file, line, key, suggestion
 ├── SettingsError         an environment variable is wrong or missing
 ├── EmbeddedRedisError    no Redis was given and none could be started here
+├── YardFailed            a part of a yard on this machine can't be kept running
 ├── InvalidRequest        the request can't be accepted as it is
 │   └── MessageTooLarge   its message is over the size limit
 ├── BrokerError           the broker did not take or give what was asked

@@ -1,0 +1,381 @@
+"""The command line: `modelyard`. Each command parses its arguments and calls what does the work.
+
+Exit codes: 0 all is well, 1 something failed, 2 the input or the configuration is wrong,
+3 the broker can't be reached.
+"""
+
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from modelyard.catalog import Catalog
+from modelyard.catalog_file import default_catalog, load_catalog
+from modelyard.client import Client
+from modelyard.errors import (
+    BrokerError,
+    CatalogError,
+    InvalidRequest,
+    ModelyardError,
+    RequestFailed,
+    ResultTimeout,
+    SettingsError,
+)
+from modelyard.messages import Answer, Decision, Lane
+from modelyard.settings import load_settings
+from producer.commands import model_command, router_command
+from producer.queues import ModelState, model_states
+from producer.yard import Addresses, Yard
+
+FAILED: Final = 1
+WRONG: Final = 2
+NO_BROKER: Final = 3
+
+app = typer.Typer(
+    name="modelyard",
+    help="A classification yard for model requests: a durable queue that routes each request "
+    "to the model that fits it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+worker = typer.Typer(
+    help="Run one worker (prints the celery command that it runs).", no_args_is_help=True
+)
+app.add_typer(worker, name="worker")
+
+out = Console()
+err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Route = Annotated[str | None, typer.Option(help="The route whose rules decide.")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help="Use this model; several are tried in order.")
+]
+
+
+@app.command()
+def up(
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Where Redis and the logs are kept (MODELYARD_STATE_DIR).")
+    ] = None,
+    flower: Annotated[bool, typer.Option(help="Run Flower, to watch the queues.")] = True,
+    flower_port: Annotated[int, typer.Option(help="Flower's port, if it is free.")] = 5555,
+    processes: Annotated[int, typer.Option(min=1, help="Worker processes per model.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole yard on this machine until Ctrl-C: Redis, router, a pool per model, Flower."""
+    settings = load_settings()
+    yard = Yard(
+        settings.broker_url,
+        state_dir or settings.state_dir,
+        [model.name for model in default_catalog(settings).live_models],
+        flower=flower,
+        flower_port=flower_port,
+        processes=processes,
+        catalog=settings.catalog,
+    )
+
+    def ready(addresses: Addresses) -> None:
+        if as_json:
+            print_json(
+                {
+                    "broker_url": addresses.broker_url,
+                    "redis": addresses.redis,
+                    "flower": addresses.flower,
+                    "logs": addresses.logs,
+                }
+            )
+            return
+        out.print(
+            f"redis   {addresses.broker_url}   "
+            f"({addresses.redis or 'given by MODELYARD_BROKER_URL'})"
+        )
+        if addresses.flower:
+            out.print(f"flower  {addresses.flower}")
+        out.print(f"logs    {addresses.logs}", soft_wrap=True)
+        out.print(
+            f"\nIn another terminal:\n  export MODELYARD_BROKER_URL={addresses.broker_url}\n"
+            "  modelyard submit 'Summarize: ...' --wait\n\nCtrl-C stops it all.",
+            soft_wrap=True,
+        )
+
+    yard.run(ready, threading.Event(), notice=err.print)
+
+
+@app.command()
+def submit(
+    text: Annotated[str, typer.Argument(help="The request's text, or - to read standard input.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
+    timeout_s: Annotated[
+        float | None, typer.Option(min=0, help="Wait no longer than this.")
+    ] = None,
+    route: Route = None,
+    models: Models = None,
+    lane: Annotated[Lane, typer.Option(help="How urgent it is.")] = Lane.INTERACTIVE,
+    deadline_s: Annotated[
+        float | None, typer.Option(help="Worthless after so many seconds.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option("--meta", help="KEY=VALUE, repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit one request and print its id, or with --wait its answer."""
+    with Client() as yard:
+        handle = yard.submit(
+            sys.stdin.read() if text == "-" else text,
+            route=route,
+            models=models,
+            lane=lane,
+            deadline_s=deadline_s,
+            metadata=pairs(metadata or []),
+        )
+        if not wait:
+            print_json({"id": handle.id}) if as_json else plain(handle.id)
+            return
+        show_answer(handle.result(timeout_s), as_json)
+
+
+@app.command()
+def result(
+    id: Annotated[str, typer.Argument(help="The id that submit printed.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is there.")] = False,
+    timeout_s: Annotated[
+        float | None, typer.Option(min=0, help="Wait no longer than this.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the answer to a request that was submitted before."""
+    with Client() as yard:
+        handle = yard.handle(id)
+        if not wait and not handle.done():
+            if as_json:
+                print_json({"id": id, "status": "pending"})
+            else:
+                err.print(f"request {id}: no outcome yet (or never heard of); --wait waits for it")
+            raise typer.Exit(FAILED)
+        show_answer(handle.result(timeout_s), as_json)
+
+
+@app.command()
+def explain(
+    text: Annotated[str, typer.Argument(help="The request's text, or - to read standard input.")],
+    route: Route = None,
+    models: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the router would decide, and why. Nothing is sent and nothing is called."""
+    request: dict[str, Any] = {"text": sys.stdin.read() if text == "-" else text}
+    if route is not None:
+        request["route"] = route
+    if models:
+        request["models"] = models
+    # The router is a program of its own: its answer is what a worker would decide.
+    run = subprocess.run(
+        [sys.executable, "-m", "router_worker"],
+        input=json.dumps(request),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if run.returncode not in {0, 1} or not run.stdout:
+        raise ModelyardError(f"the router failed with exit code {run.returncode}")
+    said = json.loads(run.stdout)
+    if as_json:
+        print_json(said)
+    elif "error" in said:
+        err.print(said["error"], style="red", markup=False)
+    else:
+        show_decision(Decision.decode(said))
+    raise typer.Exit(run.returncode)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the catalog's models, and their queues and workers if there is a broker."""
+    settings = load_settings()
+    states = model_states(default_catalog(settings), settings.broker_url)
+    if as_json:
+        print_json([state.as_json() for state in states])
+    else:
+        show_models(states, with_broker=settings.broker_url is not None)
+
+
+@app.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="A catalog; default: the one in use.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a catalog and say what it holds. Nothing is started."""
+    path = file or load_settings().catalog_path
+    try:
+        catalog = load_catalog(path, os.environ)
+    except CatalogError as error:
+        if as_json:
+            print_json({"ok": False, "file": str(path), "problems": list(error.problems)})
+        else:
+            for problem in error.problems:
+                err.print(problem, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(WRONG) from error
+    if as_json:
+        print_json(
+            {
+                "ok": True,
+                "file": str(path),
+                "models": {model.name: model.disabled or "ok" for model in catalog.models},
+                "routes": list(catalog.routes),
+            }
+        )
+        return
+    show_catalog(path, catalog)
+
+
+@worker.command("router")
+def worker_router() -> None:
+    """Run a router worker."""
+    become(router_command())
+
+
+@worker.command("model")
+def worker_model(
+    names: Annotated[list[str], typer.Argument(help="Models that this worker serves.")],
+) -> None:
+    """Run a worker of one model's pool, or of several models'."""
+    catalog = default_catalog()
+    for name in names:
+        catalog.model(name)
+    become(model_command(*names))
+
+
+def become(command: list[str]) -> None:
+    """Print the command and turn into it."""
+    err.print(
+        f"$ {shlex.join(['celery', *command[3:]])}", markup=False, highlight=False, soft_wrap=True
+    )
+    os.execv(command[0], command)  # noqa: S606 - our own command line
+
+
+def show_answer(answer: Answer, as_json: bool) -> None:
+    """Print an answer: its text on standard output, where it came from on standard error."""
+    if as_json:
+        print_json(answer.model_dump(mode="json"))
+        return
+    plain(answer.text)
+    kind = "extractive, " if answer.extractive else ""
+    err.print(
+        f"[{kind}{answer.model}, "
+        f"{answer.usage.input_tokens:,} + {answer.usage.output_tokens:,} tokens, "
+        f"${answer.cost_usd:.6f}, {answer.timings.total_ms:,.0f} ms]",
+        style="dim",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_decision(decision: Decision) -> None:
+    """Print a decision for people."""
+    out.print(f"intent  {decision.intent}", markup=False)
+    out.print(f"why     {decision.why}", markup=False, soft_wrap=True)
+    out.print(f"tokens  about {decision.input_tokens:,}", markup=False)
+    out.print(f"plan    {' then '.join(step.model for step in decision.plan.steps)}", markup=False)
+    for excluded in decision.excluded:
+        out.print(f"not     {excluded.model}: {excluded.why}", markup=False, soft_wrap=True)
+
+
+def show_models(states: list[ModelState], *, with_broker: bool) -> None:
+    """Print a table of models."""
+    table = Table("model", "provider", "$ in / out per Mtok", "context", "quality")
+    for column in ("queued", "in flight", "workers") if with_broker else ():
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for state in states:
+        model = state.model
+        numbers = (state.queued, state.in_flight, state.workers) if with_broker else ()
+        table.add_row(
+            model.name,
+            model.provider
+            if model.model in {"", model.name}
+            else f"{model.provider}: {model.model}",
+            f"{model.price.input_usd_per_mtok:g} / {model.price.output_usd_per_mtok:g}",
+            f"{model.context_tokens:,}",
+            f"{model.quality:g}",
+            *(f"{number:,}" for number in numbers),
+            f"off: {model.disabled}" if model.disabled else "",
+        )
+    out.print(table)
+    if not with_broker:
+        out.print("Set MODELYARD_BROKER_URL to see queues and workers.", style="dim")
+
+
+def show_catalog(path: Path, catalog: Catalog) -> None:
+    """Print what a catalog holds."""
+    plain(f"{path}: ok, {len(catalog.models)} models, {len(catalog.routes)} routes")
+    for model in catalog.models:
+        plain(f"  {model.name}: {'off, ' + model.disabled if model.disabled else 'ready'}")
+
+
+def plain(text: str) -> None:
+    """Print text as it is."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print one line of JSON on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def pairs(given: list[str]) -> dict[str, str]:
+    """Return KEY=VALUE arguments as a mapping. Raises `InvalidRequest`."""
+    found = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InvalidRequest(f"--meta takes KEY=VALUE, not {pair!r}")
+        found[key] = value
+    return found
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the errors that we raise on purpose into one message and an exit code."""
+    try:
+        yield
+    except ModelyardError as error:
+        err.print(f"modelyard: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(exit_code(error)) from error
+
+
+def exit_code(error: ModelyardError) -> int:
+    """Return the exit code of a command that ended with this error."""
+    if isinstance(error, BrokerError):
+        return NO_BROKER
+    if isinstance(error, RequestFailed | ResultTimeout):
+        return FAILED
+    if isinstance(error, CatalogError | SettingsError | InvalidRequest):
+        return WRONG
+    return FAILED
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    with explained():
+        app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""The whole yard on one machine: Redis, router, model pools and Flower as child processes.
+
+`modelyard up` runs a `Yard` in the foreground. `python -m producer.yard` is the private one of a
+command such as `modelyard summarize`: see `producer.private_yard`, its other end.
+"""
+
+import argparse
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from modelyard.embedded_redis import EmbeddedRedis, unused_port
+from modelyard.errors import EmbeddedRedisError, ModelyardError
+from modelyard.processes import log_tail, private_folder
+from modelyard.settings import config_dir, load_settings
+from producer.children import (
+    EARLY_DEATHS,
+    EARLY_S,
+    POLL_S,
+    Children,
+    ChildSpec,
+    Health,
+    YardFailed,
+    child_environment,
+)
+from producer.commands import FLOWER, flower_command, model_command, node_name, router_command
+from producer.stop_signals import StopSignals, set_when_closed
+from producer.unacked import restore_unacked
+
+log = logging.getLogger("modelyard.yard")
+
+FLOWER_PORT: Final = 5555
+FLOWER_GRACE_S: Final = 5.0
+GRACE_MARGIN_S: Final = 15.0
+"""What a worker gets beyond its own grace to hand back its messages and end, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the yard that runs can be reached. `redis` and `flower` are None without one."""
+
+    broker_url: str
+    redis: str | None
+    flower: str | None
+    logs: str
+
+
+class Yard:
+    """Runs everything on this machine until it is told to stop.
+
+    `broker_url` None starts a Redis in `state_dir`; a second yard there waits up to `lock_wait_s`
+    for the first to end. `processes` is the number of workers per model. `grace_s` is how long
+    workers may finish what is in flight; by default `MODELYARD_SHUTDOWN_GRACE_S` and a margin.
+    `workers` replaces the router and the model pools, for tests and for unusual yards.
+    """
+
+    def __init__(
+        self,
+        broker_url: str | None,
+        state_dir: Path,
+        models: Sequence[str],
+        *,
+        flower: bool,
+        flower_port: int = FLOWER_PORT,
+        python: str = sys.executable,
+        catalog: Path | None = None,
+        processes: int = 1,
+        loglevel: str = "INFO",
+        grace_s: float | None = None,
+        lock_wait_s: float = 0.0,
+        workers: Sequence[ChildSpec] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._broker_url = broker_url
+        self._state_dir = state_dir.expanduser().resolve()
+        self._flower = flower
+        self._flower_port = flower_port
+        self._python = python
+        self._catalog = catalog
+        self._workers = (
+            worker_specs(models, processes=processes, python=python, loglevel=loglevel)
+            if workers is None
+            else tuple(workers)
+        )
+        self._grace_s = (
+            load_settings().shutdown_grace_s + GRACE_MARGIN_S if grace_s is None else grace_s
+        )
+        self._lock_wait_s = lock_wait_s
+        self._clock = clock
+
+    @property
+    def log_dir(self) -> Path:
+        """Where each part writes `<name>.log`."""
+        return self._state_dir / "logs"
+
+    def run(
+        self,
+        ready: Callable[[Addresses], None],
+        stop: threading.Event,
+        *,
+        notice: Callable[[str], None] = lambda _: None,
+        stop_when_stdin_closes: bool = False,
+    ) -> None:
+        """Start all, call `ready`, keep all running until `stop` is set, then stop all in order.
+
+        In the main thread SIGINT, SIGTERM and SIGHUP stop it too, and a second one stops it at
+        once. `stop_when_stdin_closes` begins an orderly stop when nobody holds the other end of
+        standard input any more. `notice` gets a line when something takes long. Raises
+        `EmbeddedRedisError` and, when a part can't be kept running, `YardFailed`.
+        """
+        with ExitStack() as stack:
+            signals = stack.enter_context(StopSignals())
+            if stop_when_stdin_closes:
+                set_when_closed(sys.stdin.fileno(), stop)
+
+            def stopping() -> bool:
+                return stop.is_set() or signals.count > 0
+
+            try:
+                redis = self._start_redis(stack, notice, stopping)
+                self._start_children(stack, redis, ready, signals)
+                self._watch(redis, stopping)
+            except EmbeddedRedisError as error:
+                if not stopping():
+                    raise
+                log.info("%s", error)
+            finally:
+                stop.set()
+
+    def _start_redis(
+        self, stack: ExitStack, notice: Callable[[str], None], stopping: Callable[[], bool]
+    ) -> EmbeddedRedis | None:
+        if self._broker_url is not None:
+            return None
+
+        def waiting(line: str) -> None:
+            log.info("%s", line)
+            notice(line)
+
+        redis = EmbeddedRedis(
+            self._state_dir,
+            wait_s=self._lock_wait_s,
+            on_wait=waiting,
+            cancelled=stopping,
+            clock=self._clock,
+        )
+        stack.enter_context(redis)
+        # The state folder is locked and the server is new: no worker can be alive.
+        restore_unacked(redis.url)
+        return redis
+
+    def _start_children(
+        self,
+        stack: ExitStack,
+        redis: EmbeddedRedis | None,
+        ready: Callable[[Addresses], None],
+        signals: StopSignals,
+    ) -> None:
+        url = redis.url if redis is not None else self._broker_url
+        assert url is not None
+        env = child_environment(os.environ, broker_url=url, catalog=self._catalog)
+        port = free_port_from(self._flower_port) if self._flower else None
+        flower = [] if port is None else [flower_spec(port, self._python)]
+        self._flower_child = Children(flower, log_dir=self.log_dir, env=env, clock=self._clock)
+        self._worker_children = Children(
+            self._workers, log_dir=self.log_dir, env=env, clock=self._clock
+        )
+        # The workers end first and Redis last: they store what they finish.
+        stack.callback(self._flower_child.stop, FLOWER_GRACE_S)
+        self._flower_child.start()
+        stack.callback(self._stop_workers, signals)
+        self._worker_children.start()
+        ready(
+            Addresses(
+                broker_url=url,
+                redis=None
+                if redis is None
+                else f"redis-server {redis.version} (from {redis.source})",
+                flower=None if port is None else f"http://127.0.0.1:{port}",
+                logs=str(self.log_dir),
+            )
+        )
+
+    def _watch(self, redis: EmbeddedRedis | None, stopping: Callable[[], bool]) -> None:
+        health, alive_since = Health(), self._clock()
+        while not stopping():
+            if redis is not None and not redis.alive:
+                health = health.after_death(self._clock() - alive_since)
+                if health.hopeless:
+                    raise YardFailed(
+                        f"redis-server died {EARLY_DEATHS} times within {EARLY_S:g} s of its "
+                        f"start. The end of {redis.log_path}:\n{log_tail(redis.log_path)}"
+                    )
+                redis.revive()
+                alive_since = self._clock()
+            self._worker_children.watch()
+            self._flower_child.watch()
+            # Not stop.wait(): a signal handler could find its lock taken by the code it broke into.
+            time.sleep(POLL_S)
+
+    def _stop_workers(self, signals: StopSignals) -> None:
+        log.info("stopping; what is in flight has up to %g s to finish", self._grace_s)
+        self._worker_children.stop(self._grace_s, hurry=lambda: signals.count > 1)
+
+
+def worker_specs(
+    models: Sequence[str], *, processes: int, python: str, loglevel: str
+) -> tuple[ChildSpec, ...]:
+    """Return the router and, for each model, its workers."""
+    numbers: Sequence[int | None] = [None] if processes == 1 else range(1, processes + 1)
+    router = router_command(python=python, loglevel=loglevel)
+    return (
+        ChildSpec("router", tuple(router)),
+        *(
+            ChildSpec(
+                node_name(model, number),
+                tuple(model_command(model, process=number, python=python, loglevel=loglevel)),
+            )
+            for model in models
+            for number in numbers
+        ),
+    )
+
+
+def flower_spec(port: int, python: str) -> ChildSpec:
+    """Return how Flower runs here; the yard goes on when it can't."""
+    config = config_dir() / "flowerconfig.py"
+    command = flower_command(port, config=config if config.is_file() else None, python=python)
+    return ChildSpec(FLOWER, tuple(command), essential=False)
+
+
+def free_port_from(wanted: int) -> int:
+    """Return `wanted` if a server could listen there on 127.0.0.1, else a port that is free."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            port = unused_port()
+            log.info("port %d: %s; Flower is on port %d", wanted, error.strerror, port)
+            return port
+        return wanted
+
+
+def serve(yard: Yard) -> int:
+    """Run a yard for the process at the other end of our pipes; return the exit code.
+
+    It lives as long as standard input is open. On standard output it says one JSON object per
+    line: `{"notice": TEXT}` any number of times, then `{"ready": Addresses}` or `{"error": TEXT}`;
+    an error may also follow later.
+    """
+    private_folder(yard.log_dir)
+    try:
+        yard.run(
+            ready=lambda addresses: say({"ready": asdict(addresses)}),
+            stop=threading.Event(),
+            notice=lambda line: say({"notice": line}),
+            stop_when_stdin_closes=True,
+        )
+    except ModelyardError as error:
+        log.error("%s", error)
+        say({"error": str(error)})
+        return 1
+    return 0
+
+
+def say(what: Mapping[str, Any]) -> None:
+    """Write one line of JSON to standard output, if anybody still listens."""
+    try:
+        os.write(sys.stdout.fileno(), json.dumps(what).encode() + b"\n")
+    except BrokenPipeError:
+        log.debug("nobody listens any more")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a private yard, with a Redis of its own, as the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m producer.yard",
+        description="A yard that lives as long as its standard input is open.",
+    )
+    parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--model", action="append", dest="models", required=True)
+    parser.add_argument("--catalog", type=Path)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--lock-wait-s", type=float, default=0.0)
+    parser.add_argument("--flower", action=argparse.BooleanOptionalAction, default=False)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    return serve(
+        Yard(
+            None,
+            options.state_dir,
+            options.models,
+            flower=options.flower,
+            catalog=options.catalog,
+            processes=options.processes,
+            lock_wait_s=options.lock_wait_s,
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Fixtures that all tests share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from modelyard.embedded_redis import EmbeddedRedis
+from modelyard.errors import EmbeddedRedisError
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """A real Redis for the whole run. None here: skipped at a desk, a failure where CI is set."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis-server"))
+    try:
+        server.start()
+    except EmbeddedRedisError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must have a Redis: {error}", pytrace=False)
+        pytest.skip(str(error))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """The address of a real Redis that is empty when the test begins."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url

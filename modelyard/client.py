@@ -25,7 +25,7 @@ from modelyard.errors import (
     ModelyardError,
     ResultTimeout,
 )
-from modelyard.messages import Answer, Lane, Request
+from modelyard.messages import Answer, Lane, Request, problems
 from modelyard.names import REPLY_CHANNEL_PREFIX, REQUESTS_QUEUE, RESULT_KEY_PREFIX, ROUTE_TASK
 from modelyard.outcome import Outcome, read_outcome
 from modelyard.publish import TaskMessage, publish, task_message
@@ -278,20 +278,9 @@ def prepare(
             raise InvalidRequest(f"deadline_s must be positive, not {deadline_s}")
         fields["deadline"] = now + deadline_s
     try:
-        ready = Request.model_validate({**fields, **given, "submitted_at": now})
+        return Request.model_validate({**fields, **given, "submitted_at": now})
     except ValidationError as error:
-        raise InvalidRequest(describe(error)) from error
-    if not ready.text.strip():
-        raise InvalidRequest("the request has no text")
-    return ready
-
-
-def describe(error: ValidationError) -> str:
-    """Return a validation error in one line, without the values: they may be private."""
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'request'}: {problem['msg']}"
-        for problem in error.errors(include_input=False)
-    )
+        raise InvalidRequest(problems(error)) from error
 
 
 def broker_error(error: BaseException) -> BrokerError:

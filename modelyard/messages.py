@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from modelyard.errors import FailureKind
 
@@ -69,6 +69,12 @@ class Request(Wire):
                 raise ValueError("give either text or messages, not both")
             return {**rest, "messages": [{"role": "user", "content": data["text"]}]}
         return data
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not any(message.content.strip() for message in self.messages):
+            raise ValueError("the request has no text")
+        return self
 
     @property
     def text(self) -> str:
@@ -213,3 +219,11 @@ class DeadLetter(Wire):
     decision: Decision | None = None
     attempts: tuple[Attempt, ...] = ()
     died_at: float
+
+
+def problems(error: ValidationError) -> str:
+    """Return what is wrong with a message in one line, without its content: it may be private."""
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}"
+        for problem in error.errors(include_input=False)
+    )

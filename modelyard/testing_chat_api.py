@@ -197,7 +197,7 @@ def _check_params(body: Mapping[str, Any]) -> ApiError | None:
                 f"Invalid '{name}': {kind} {side} {extreme} value. "
                 f"Expected a value {sign} {bound}, but got {value} instead."
             )
-            return ApiError(400, text, f"{kind}_{side}_{'max' if value > high else 'min'}_value")
+            return ApiError(400, text, f"{kind}_{side}_{extreme[:3]}_value", name)
     return None
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from modelyard.catalog import Catalog
 from modelyard.errors import InvalidRequest
-from modelyard.messages import Call, DeadLetter, DeadReason, Decision, Request
+from modelyard.messages import Call, DeadLetter, DeadReason, Decision, Request, problems
 from router_worker.policy import decide
 
 
@@ -32,11 +32,7 @@ def forward(id: str, payload: Any, catalog: Catalog, now: float) -> Forwarded | 
     try:
         request = Request.decode(raw)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'request'}: {problem['msg']}"
-            for problem in error.errors(include_input=False)
-        )
-        return refused(id, DeadReason.INVALID, f"not a request: {problems}", raw, now)
+        return refused(id, DeadReason.INVALID, f"not a request: {problems(error)}", raw, now)
     if request.deadline is not None and now >= request.deadline:
         return refused(id, DeadReason.EXPIRED, "its deadline passed before it was routed", raw, now)
     try:

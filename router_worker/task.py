@@ -20,9 +20,11 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from modelyard.catalog import Catalog
 from modelyard.dead_letters import as_error, bury
+from modelyard.errors import InvalidRequest
+from modelyard.messages import DeadReason
 from modelyard.names import CALL_TASK, ROUTE_TASK, model_queue, route_event_id
 from modelyard.publish import publish, task_message
-from router_worker.forward import Forwarded, Refused, forward, summary
+from router_worker.forward import Forwarded, Refused, forward, refused, summary
 
 logger = logging.getLogger("modelyard.router")
 
@@ -115,7 +117,12 @@ class RouteTask(Task):
                 expires=None,
             )
             send(consumer, "task-started", uuid=event_id)
-            did = self.hop(id, payload_of(message), reply_to)
+            try:
+                did = self.hop(id, payload_of(message), reply_to)
+            except InvalidRequest as error:
+                did = self.end(
+                    refused(id, DeadReason.INVALID, str(error), {}, time.time()), reply_to
+                )
             worker_state.total_count[self.name] += 1
             ack(logger, consumer.connection_errors)
             runtime = time.monotonic() - started
@@ -127,11 +134,11 @@ class RouteTask(Task):
 
 
 def payload_of(message: Any) -> Any:
-    """Return the message's one argument; what can't be read is returned as it was described."""
+    """Return the message's one argument. Raises `InvalidRequest` if it can't be read."""
     try:
         args, kwargs, _ = message.payload
     except (DecodeError, ContentDisallowed, ValueError, TypeError) as error:
-        return {"unreadable": f"{type(error).__name__}: {error}"[:500]}
+        raise InvalidRequest(f"its message can't be read: {str(error)[:300]}") from error
     if len(args) == 1 and not kwargs:
         return args[0]
     if not args and set(kwargs) == {"payload"}:

@@ -174,7 +174,7 @@ class TestFind:
     def test_a_glob_without_matches_is_explained(self, write: Write, tmp_path: Path) -> None:
         assert why(tmp_path / "*.txt").startswith("no document matches this pattern; what can be")
         write("table.csv")
-        assert "(but 1 files of other kinds)" in why(tmp_path / "*")
+        assert "(files of other kinds: 1)" in why(tmp_path / "*")
 
     def test_a_file_of_another_kind_is_refused_when_named(self, write: Write) -> None:
         assert why(write("letter.docx")) == (
@@ -487,6 +487,21 @@ class TestPdf:
             assert READERS[".pdf"](bytes(data)).text
         except NoText as error:
             assert str(error)
+
+
+def test_all_example_documents_can_be_read_and_one_is_long() -> None:
+    documents = [read(path) for path in find([str(EXAMPLES)]) if isinstance(path, Path)]
+    kinds = [Path(document.path).suffix for document in documents]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        ".txt": 4,
+        ".md": 3,
+        ".html": 2,
+        ".pdf": 1,
+    }
+    words = sorted(len(document.text.split()) for document in documents)
+    assert words[0] >= 150
+    assert words[-2] <= 900
+    assert words[-1] >= 3000
 
 
 @pytest.mark.parametrize("kind", [".txt", ".md", ".html"])

@@ -1,0 +1,506 @@
+"""What the OpenAI provider sends, and what it makes of every kind of answer."""
+
+import asyncio
+import json
+from email.utils import formatdate
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_workers.providers.http import environment_proxy, make_client, retry_after_s
+from model_workers.providers.openai import OpenAI, clean, read_response
+from modelyard.catalog import Endpoint, Model
+from modelyard.errors import FailureKind, ProviderError, SettingsError
+from modelyard.messages import Request, Usage
+
+NOW = 1_800_000_000.0
+KEY = "sk-verysecret-0123456789"
+HELLO = Request.model_validate({"text": "Please greet the whole world in Latin."})
+Handler = Any
+
+
+def provider(handler: Handler, **changes: Any) -> OpenAI:
+    endpoint = Endpoint(
+        base_url=changes.pop("base_url", "https://models.example/v1"),
+        api_key=changes.pop("api_key", KEY),
+    )
+    model = Model(
+        name="small", provider="openai", model="vendor/small-1", endpoints=(endpoint,), **changes
+    )
+    client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+    return OpenAI(model, endpoint, client, clock=lambda: NOW)
+
+
+def answering(status: int, body: Any = b"", headers: dict[str, str] | None = None) -> OpenAI:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return provider(lambda _: httpx.Response(status, content=content, headers=headers))
+
+
+def completion(**message: Any) -> dict[str, Any]:
+    finish_reason = message.pop("finish_reason", "stop")
+    return {
+        "model": "vendor/small-1-2026",
+        "choices": [{"message": {"role": "assistant", **message}, "finish_reason": finish_reason}],
+        "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
+    }
+
+
+def error(code: str | None = None, message: str = "no", type: str = "invalid_request_error") -> Any:
+    return {"error": {"message": message, "type": type, "param": None, "code": code}}
+
+
+async def failure(provider: OpenAI, request: Request = HELLO) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        await provider.complete(request)
+    return caught.value
+
+
+class TestCall:
+    async def test_sends_model_messages_and_params(self) -> None:
+        seen: list[httpx.Request] = []
+
+        def handler(call: httpx.Request) -> httpx.Response:
+            seen.append(call)
+            return httpx.Response(200, json=completion(content="Salve"))
+
+        request = Request.model_validate(
+            {
+                "messages": [
+                    {"role": "system", "content": "Answer in Latin."},
+                    {"role": "user", "content": "Grüße die Welt 🌍"},
+                ],
+                "params": {"temperature": 0.2, "max_tokens": 50},
+            }
+        )
+        await provider(handler).complete(request, request_id="r-1")
+        (call,) = seen
+        assert (call.method, str(call.url)) == (
+            "POST",
+            "https://models.example/v1/chat/completions",
+        )
+        assert call.headers["authorization"] == f"Bearer {KEY}"
+        assert call.headers["x-request-id"] == "r-1"
+        assert json.loads(call.content) == {
+            "model": "vendor/small-1",
+            "messages": [
+                {"role": "system", "content": "Answer in Latin."},
+                {"role": "user", "content": "Grüße die Welt 🌍"},
+            ],
+            "temperature": 0.2,
+            "max_tokens": 50,
+        }
+
+    async def test_params_cannot_change_what_is_called_or_how(self) -> None:
+        def handler(call: httpx.Request) -> httpx.Response:
+            body = json.loads(call.content)
+            assert body.keys() == {"model", "messages", "top_p"}
+            assert body["model"] == "vendor/small-1"
+            assert body["messages"][0]["content"] == HELLO.text
+            return httpx.Response(200, json=completion(content="Salve"))
+
+        params = {
+            "model": "huge",
+            "messages": [],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "top_p": 1,
+        }
+        await provider(handler).complete(HELLO.model_copy(update={"params": params}))
+
+    @pytest.mark.parametrize(
+        ("base_url", "api_key", "url", "authorization"),
+        [
+            ("http://h:1/v1/", None, "http://h:1/v1/chat/completions", None),
+            ("http://h:1/v1", "", "http://h:1/v1/chat/completions", None),
+            ("http://h:1", "k", "http://h:1/chat/completions", "Bearer k"),
+            ("http://h/v1?api-version=2", "k", "http://h/v1/chat/completions?api-version=2", None),
+            ("http://me:pw@h/v1", None, "http://h/v1/chat/completions", "Basic bWU6cHc="),
+            ("http://me:pw@h/v1", "k", "http://h/v1/chat/completions", "Bearer k"),
+        ],
+    )
+    async def test_address_and_authorization(
+        self, base_url: str, api_key: str | None, url: str, authorization: str | None
+    ) -> None:
+        def handler(call: httpx.Request) -> httpx.Response:
+            assert str(call.url) == url
+            assert "?" in url or call.headers.get("authorization") == authorization
+            return httpx.Response(200, json=completion(content="ok"))
+
+        await provider(handler, base_url=base_url, api_key=api_key).complete(HELLO)
+
+    @pytest.mark.parametrize("id", ["a\r\nx: y", "ü", "", "a b", "x" * 513])
+    async def test_an_id_that_is_no_header_value_is_not_sent(self, id: str) -> None:
+        def handler(call: httpx.Request) -> httpx.Response:
+            assert "x-request-id" not in call.headers
+            return httpx.Response(200, json=completion(content="ok"))
+
+        await provider(handler).complete(HELLO, request_id=id)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", object()])
+    async def test_params_that_json_cannot_hold_end_the_request(self, value: object) -> None:
+        request = HELLO.model_copy(update={"params": {"temperature": value}})
+        caught = await failure(answering(200, completion(content="ok")), request)
+        assert caught.kind is FailureKind.INVALID
+        assert "params" in str(caught)
+
+
+class TestAnswer:
+    async def test_text_usage_model_and_finish_reason(self) -> None:
+        answer = await answering(200, completion(content="Salve", finish_reason="length")).complete(
+            HELLO
+        )
+        assert answer.text == "Salve"
+        assert answer.usage == Usage(input_tokens=11, output_tokens=7)
+        assert answer.provider_model == "vendor/small-1-2026"
+        assert answer.finish_reason == "length"
+        assert not answer.extractive
+
+    async def test_what_a_lean_server_leaves_out(self) -> None:
+        answer = await answering(200, {"choices": [{"message": {"content": "hi"}}]}).complete(HELLO)
+        assert answer.provider_model == "vendor/small-1"
+        assert answer.usage == Usage()
+        assert answer.finish_reason == "stop"
+
+    @pytest.mark.parametrize("usage", [[], "7", {"prompt_tokens": -1, "completion_tokens": "x"}])
+    async def test_usage_that_is_no_count_counts_as_zero(self, usage: object) -> None:
+        body = {**completion(content="hi"), "usage": usage}
+        assert (await answering(200, body).complete(HELLO)).usage == Usage()
+
+    async def test_text_in_parts_is_joined(self) -> None:
+        parts = [{"type": "text", "text": "Sal"}, {"type": "image"}, {"type": "text", "text": "ve"}]
+        assert (await answering(200, completion(content=parts)).complete(HELLO)).text == "Salve"
+
+    async def test_an_empty_text_is_an_answer(self) -> None:
+        assert (await answering(200, completion(content="")).complete(HELLO)).text == ""
+
+    async def test_half_a_surrogate_pair_is_replaced(self) -> None:
+        body = json.dumps(completion(content="@@")).replace("@@", r"a\ud83d").encode()
+        answer = await answering(200, body).complete(HELLO)
+        assert answer.text == "a\N{REPLACEMENT CHARACTER}"
+
+    @pytest.mark.parametrize(
+        ("message", "kind", "words"),
+        [
+            ({"content": None, "refusal": "I can't."}, FailureKind.REFUSED, "I can't."),
+            (
+                {"content": None, "finish_reason": "content_filter"},
+                FailureKind.REFUSED,
+                "filtered",
+            ),
+            ({"content": "", "finish_reason": "length"}, FailureKind.PERMANENT, "max_tokens"),
+            (
+                {"content": None, "tool_calls": [{}], "finish_reason": "tool_calls"},
+                FailureKind.PERMANENT,
+                "tool calls",
+            ),
+            ({"content": None}, FailureKind.RETRYABLE, "no text"),
+            ({}, FailureKind.RETRYABLE, "no text"),
+        ],
+    )
+    async def test_messages_without_an_answer(
+        self, message: dict[str, Any], kind: FailureKind, words: str
+    ) -> None:
+        caught = await failure(answering(200, completion(**message)))
+        assert caught.kind is kind
+        assert words in str(caught)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"<html>busy</html>",
+            b'{"choices": [',
+            b"\xff\xfe",
+            b"[" * 100_000,
+            [],
+            "text",
+            None,
+            {},
+            {"choices": []},
+            {"choices": {}},
+            {"choices": [None]},
+            {"choices": [{"message": "hi"}]},
+            {"choices": [{"text": "hi"}]},
+        ],
+        ids=lambda body: repr(body)[:30],
+    )
+    async def test_another_shape_may_be_right_next_time(self, body: object) -> None:
+        caught = await failure(answering(200, body))
+        assert caught.kind is FailureKind.RETRYABLE
+        assert "the answer" in str(caught)
+
+    @pytest.mark.parametrize(
+        ("code", "kind", "status"),
+        [
+            (429, FailureKind.LIMITED, 429),
+            (401, FailureKind.PERMANENT, 401),
+            (None, FailureKind.RETRYABLE, 502),
+            ("odd", FailureKind.RETRYABLE, 502),
+            (7, FailureKind.RETRYABLE, 502),
+        ],
+    )
+    async def test_an_error_inside_a_200_counts_as_its_code(
+        self, code: object, kind: FailureKind, status: int
+    ) -> None:
+        caught = await failure(answering(200, {"error": {"message": "upstream", "code": code}}))
+        assert (caught.kind, caught.status) == (kind, status)
+
+
+K = FailureKind
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("status", "body", "kind"),
+        [
+            (400, error("context_length_exceeded"), K.TOO_LONG),
+            (400, error(message="This model's maximum context length is 8192"), K.TOO_LONG),
+            (400, {"message": "prompt is too long: 9 > 8"}, K.TOO_LONG),
+            (400, [error(None, "The input token count (9) exceeds the maximum")], K.TOO_LONG),
+            (422, error("string_above_max_length"), K.TOO_LONG),
+            (413, b"<html>Request Entity Too Large</html>", K.TOO_LONG),
+            (400, error("content_filter"), K.REFUSED),
+            (400, error("content_policy_violation"), K.REFUSED),
+            (403, error("content_filter"), K.REFUSED),
+            (400, error("invalid_type"), K.INVALID),
+            (400, error("missing_required_parameter"), K.INVALID),
+            (400, error("unsupported_parameter"), K.PERMANENT),
+            (400, error("invalid_value"), K.PERMANENT),
+            (400, error(None, "Unrecognized request argument supplied: top_k"), K.PERMANENT),
+            (400, b"", K.PERMANENT),
+            (422, {"detail": [{"loc": ["body", "seed"], "msg": "bad"}]}, K.PERMANENT),
+            (401, error("invalid_api_key"), K.PERMANENT),
+            (402, error(), K.PERMANENT),
+            (403, error(), K.PERMANENT),
+            (404, error("model_not_found"), K.PERMANENT),
+            (405, b"", K.PERMANENT),
+            (418, b"", K.PERMANENT),
+            (408, b"", K.RETRYABLE),
+            (409, b"", K.RETRYABLE),
+            (425, b"", K.RETRYABLE),
+            (429, error("rate_limit_exceeded", type="requests"), K.LIMITED),
+            (429, b"", K.LIMITED),
+            (429, error("insufficient_quota", type="insufficient_quota"), K.PERMANENT),
+            (429, error(None, type="insufficient_quota"), K.PERMANENT),
+            (429, error("rate_limit_exceeded", "Request too large for m on TPM"), K.TOO_LONG),
+            (500, error("content_filter"), K.RETRYABLE),
+            (502, b"<html>Bad Gateway</html>", K.RETRYABLE),
+            (503, {"error": "loading model"}, K.RETRYABLE),
+            (529, error(None, "Overloaded", "overloaded_error"), K.RETRYABLE),
+            (302, b"", K.PERMANENT),
+        ],
+    )
+    async def test_status_and_code_decide_the_kind(
+        self, status: int, body: object, kind: FailureKind
+    ) -> None:
+        caught = await failure(answering(status, body))
+        assert caught.kind is kind
+        assert caught.status == status
+        assert str(caught).startswith(f"models.example/v1: HTTP {status}")
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            error("c", "The tank is empty."),
+            {"error": "The tank is empty."},
+            {"object": "error", "message": "The tank is empty."},
+            {"detail": "The tank is empty."},
+            {"detail": [{"msg": "The tank is empty."}]},
+            [error("c", "The tank is empty.")],
+            b"The tank\n is empty.",
+        ],
+    )
+    async def test_the_providers_own_words_are_passed_on(self, body: object) -> None:
+        assert "The tank is empty." in str(await failure(answering(503, body)))
+
+    async def test_a_redirect_is_not_followed_but_named_without_its_query(self) -> None:
+        headers = {"location": "https://new.example/v1?token=abc"}
+        caught = await failure(answering(307, b"", headers))
+        assert "https://new.example/v1;" in str(caught)
+        assert "abc" not in str(caught)
+
+    async def test_a_long_message_is_cut(self) -> None:
+        assert len(str(await failure(answering(500, error("c", "no " * 5000))))) < 400
+
+    @pytest.mark.parametrize(
+        ("raised", "kind", "words"),
+        [
+            (httpx.ConnectError("refused"), K.RETRYABLE, "no connection: refused"),
+            (httpx.ConnectTimeout("x"), K.RETRYABLE, "timeout: no connection"),
+            (httpx.ReadTimeout("x"), K.RETRYABLE, "fell silent"),
+            (httpx.PoolTimeout("x"), K.RETRYABLE, "timeout"),
+            (httpx.ReadError("x"), K.RETRYABLE, "middle of the answer"),
+            (httpx.RemoteProtocolError("x"), K.RETRYABLE, "without an answer"),
+            (httpx.DecodingError("bad gzip"), K.RETRYABLE, "bad gzip"),
+            (httpx.UnsupportedProtocol("ftp"), K.PERMANENT, "base_url"),
+            (aiohttp.ServerDisconnectedError(), K.RETRYABLE, "without an answer"),
+            (ConnectionResetError("peer"), K.RETRYABLE, "peer"),
+        ],
+        ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+    )
+    async def test_transport_errors(self, raised: Exception, kind: FailureKind, words: str) -> None:
+        def handler(_: httpx.Request) -> httpx.Response:
+            raise raised
+
+        caught = await failure(provider(handler))
+        assert (caught.kind, caught.status) == (kind, None)
+        assert words in str(caught)
+
+    async def test_cancelling_passes_through(self) -> None:
+        async def handler(_: httpx.Request) -> httpx.Response:
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await provider(handler).complete(HELLO)
+
+    async def test_a_bug_is_not_taken_for_a_failed_call(self) -> None:
+        def handler(_: httpx.Request) -> httpx.Response:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await provider(handler).complete(HELLO)
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({}, None),
+            ({"retry-after": "7"}, 7.0),
+            ({"retry-after": "0.25"}, 0.25),
+            ({"retry-after": "-3"}, 0.0),
+            ({"retry-after": formatdate(NOW + 90, usegmt=True)}, 90.0),
+            ({"retry-after": formatdate(NOW - 90, usegmt=True)}, 0.0),
+            ({"retry-after": "soon"}, None),
+            ({"retry-after": "inf"}, None),
+            ({"retry-after": "nan"}, None),
+            ({"retry-after": "Mon, 99 Foo 2026 00:00:00 GMT"}, None),
+            ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+            ({"retry-after-ms": "x", "retry-after": "2"}, 2.0),
+            (
+                {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30.5s"},
+                90.5,
+            ),
+            ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20ms"}, 0.02),
+            ({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "6m0s"}, None),
+            ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6 minutes"}, None),
+        ],
+    )
+    def test_every_form(self, headers: dict[str, str], seconds: float | None) -> None:
+        assert retry_after_s(headers, NOW) == (
+            None if seconds is None else pytest.approx(seconds, abs=1e-6)
+        )
+
+    @given(st.text(), st.text(), st.text())
+    def test_nonsense_is_no_wait_and_no_error(self, ms: str, after: str, reset: str) -> None:
+        headers = {
+            "retry-after-ms": ms,
+            "retry-after": after,
+            "x-ratelimit-remaining-tokens": "0",
+            "x-ratelimit-reset-tokens": reset,
+        }
+        wait = retry_after_s(headers, NOW)
+        assert wait is None or wait >= 0
+
+    @pytest.mark.parametrize(("status", "expected"), [(429, 3.0), (503, 3.0), (401, None)], ids=str)
+    async def test_goes_along_where_calling_again_makes_sense(
+        self, status: int, expected: float | None
+    ) -> None:
+        caught = await failure(answering(status, b"", {"retry-after": "3"}))
+        assert caught.retry_after_s == expected
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = (
+    *("choices", "message", "content", "refusal", "error", "code", "type"),
+    *("usage", "prompt_tokens", "model", "finish_reason", "detail", "text"),
+)
+NEAR_JSON = st.recursive(
+    JSON,
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, inner))
+    ),
+    max_leaves=12,
+)
+
+
+class TestLaws:
+    @given(st.integers(200, 599), NEAR_JSON)
+    def test_any_json_is_an_answer_or_a_failure(self, status: int, body: Any) -> None:
+        outcome = read_response(status, {}, json.dumps(body).encode(), "small", NOW)
+        assert outcome is not None
+
+    @given(st.integers(200, 599), st.binary())
+    def test_any_bytes_are_an_answer_or_a_failure(self, status: int, body: bytes) -> None:
+        assert read_response(status, {}, body, "small", NOW) is not None
+
+    @given(st.data())
+    def test_messages_hold_neither_the_key_nor_the_prompt(self, data: st.DataObject) -> None:
+        letters = st.characters(categories=["L", "N"])
+        prompt = data.draw(st.text(letters, min_size=23, max_size=120), "prompt")
+        begin = data.draw(st.integers(0, len(prompt) - 23), "begin")
+        echo = prompt[begin : data.draw(st.integers(begin + 23, len(prompt)), "end")]
+        before, after = data.draw(st.text(max_size=40)), data.draw(st.text(max_size=40))
+        said = clean(f"{before}{echo}{KEY}{after}", [KEY], ["", "short", prompt])
+        assert KEY not in said
+        assert not any(prompt[at : at + 23] in said for at in range(len(prompt) - 22))
+
+    async def test_an_echo_of_key_and_prompt_does_not_get_into_the_error(self) -> None:
+        text = f"bad key {KEY} for input {HELLO.text!r}"
+        caught = await failure(answering(401, error(f"code-{KEY}", text)))
+        assert KEY not in str(caught)
+        assert HELLO.text not in str(caught)
+        assert "bad key *** for input" in str(caught)
+
+
+class TestClient:
+    async def test_connecting_is_bounded_apart_from_answering(self) -> None:
+        endpoint = Endpoint(base_url="https://models.example/v1")
+        async with make_client(endpoint, timeout_s=120.0, concurrency=5) as client:
+            assert client.timeout == httpx.Timeout(120.0, connect=10.0)
+
+    async def test_a_short_timeout_is_the_connect_timeout_too(self) -> None:
+        endpoint = Endpoint(base_url="http://127.0.0.1:1/v1")
+        async with make_client(endpoint, timeout_s=2.0, concurrency=5) as client:
+            assert client.timeout.connect == 2.0
+
+    @pytest.fixture(autouse=True)
+    def no_proxies(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+
+    @pytest.mark.parametrize(
+        ("url", "proxy"),
+        [
+            ("https://models.example/v1", "http://proxy.example:3128"),
+            ("http://models.example/v1", None),
+            ("https://inside.example/v1", None),
+            ("https://localhost/v1", None),
+            ("https://127.0.0.1/v1", None),
+            ("https://[::1]/v1", None),
+        ],
+    )
+    def test_the_environments_proxy_is_for_others_than_loopback(
+        self, monkeypatch: pytest.MonkeyPatch, url: str, proxy: str | None
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
+        monkeypatch.setenv("NO_PROXY", "inside.example")
+        found = environment_proxy(httpx.URL(url))
+        assert (str(found.url) if found else None) == proxy
+
+    def test_a_proxy_that_aiohttp_cannot_use_is_named_without_its_password(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ALL_PROXY", "socks5://me:secret@proxy.example:1080")
+        with pytest.raises(SettingsError, match="socks5") as caught:
+            environment_proxy(httpx.URL("https://models.example/v1"))
+        assert "secret" not in str(caught.value)

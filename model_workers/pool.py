@@ -30,6 +30,7 @@ from celery.exceptions import SoftTimeLimitExceeded, WorkerShutdown
 from kombu.serialization import loads, prepare_accept_content
 
 from model_workers.coroutine_task import CoroutineTask, Outcome, tracing
+from modelyard.transport import tags
 
 logger = logging.getLogger("modelyard.pool")
 
@@ -58,6 +59,7 @@ class Job:
     timeout_callback: Callable[..., Any] | None
     soft_timeout: float | None
     timeout: float | None
+    delivery_tag: str = ""
     task: "asyncio.Task[None] | None" = None
     inner: "asyncio.Future[Any] | None" = None
     started: float = 0.0
@@ -127,9 +129,11 @@ class AsyncioPool(BasePool):
             timeout_callback=timeout_callback,
             soft_timeout=soft_timeout or self.options.get("soft_timeout"),
             timeout=timeout or self.options.get("timeout"),
+            delivery_tag=args[2]["properties"].get("delivery_tag", ""),
             pool=self,
         )
         self._jobs[job.pid] = job
+        tags.hold(job.delivery_tag)
         self._loop.call_soon_threadsafe(self._admit, job)
         return job
 
@@ -248,6 +252,7 @@ class AsyncioPool(BasePool):
         finally:
             self._in_flight -= 1
             self._jobs.pop(job.pid, None)
+            self._say(tags.let_go, job.delivery_tag)
             self._pump()
 
     async def _outcome(self, job: Job, coroutine: Coroutine[Any, Any, Any]) -> Outcome:
@@ -292,6 +297,7 @@ class AsyncioPool(BasePool):
             job.task.cancel()
         else:
             self._jobs.pop(job.pid, None)
+            self._say(tags.let_go, job.delivery_tag)
 
     async def _abandon_all(self) -> None:
         self._waiting.clear()

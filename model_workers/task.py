@@ -48,8 +48,8 @@ class CallTask(CoroutineTask):
     async def run(self, payload: Any) -> AnswerResult:
         """Return the answer. Raises `RequestFailed`, `Retry` after a failover, `Ignore`."""
         id: str = self.request.id
-        # The worker that had it may have stored the answer and died before its ack.
         redelivered = (self.request.delivery_info or {}).get("redelivered")
+        # The worker that had it may have stored the outcome and died before its ack.
         if redelivered and await asyncio.to_thread(has_outcome, self.app, id):
             raise Ignore("it has its outcome")
         try:
@@ -77,7 +77,7 @@ class CallTask(CoroutineTask):
                 await asyncio.sleep(move.wait_s)
             async with self.lines.slot(model):
                 first_call = first_call or time.time()
-                attempt, completion = await self.attempt(call, model)
+                attempt, completion = await self.attempt(id, call, model)
             attempts = (*attempts, attempt)
             if completion is not None:
                 answer = to_answer(
@@ -87,13 +87,14 @@ class CallTask(CoroutineTask):
                 logger.info("request %s: %r in %.0f ms", id, result, answer.timings.calling_ms)
                 return result
 
-    async def attempt(self, call: Call, model: Model) -> tuple[Attempt, Completion | None]:
+    async def attempt(self, id: str, call: Call, model: Model) -> tuple[Attempt, Completion | None]:
         """Call one endpoint once and return what came of it."""
-        line = self.lines.next_line(model)
         started_at, started = time.time(), time.monotonic()
-        completion, failed = None, None
+        completion, failed, endpoint = None, None, "none"
         try:
-            completion = await line.provider.complete(call.request)
+            line = self.lines.next_line(model)
+            endpoint = line.label
+            completion = await line.provider.complete(call.request, request_id=id)
         except ProviderError as error:
             failed = error
         except Exception as error:
@@ -103,7 +104,7 @@ class CallTask(CoroutineTask):
         return (
             Attempt(
                 model=model.name,
-                endpoint=line.label,
+                endpoint=endpoint,
                 started_at=started_at,
                 duration_ms=round(1000 * (time.monotonic() - started), 3),
                 kind=failed.kind if failed else None,

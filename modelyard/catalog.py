@@ -7,6 +7,7 @@ deciding can be pure functions on them.
 import difflib
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -56,6 +57,12 @@ class Endpoint(Part):
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
     api_key: SecretStr | None = None
     disabled: str | None = None
+
+    @model_validator(mode="after")
+    def _address_is_one(self) -> Self:
+        # Raises ValueError for a port that is none.
+        urlsplit(self.base_url).port  # noqa: B018
+        return self
 
     @property
     def label(self) -> str:

@@ -5,7 +5,7 @@
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import wait as wait_futures
@@ -162,6 +162,21 @@ class Client:
                 raise self._late(f"{len(open_futures)} of {len(by_future)} requests", timeout_s)
             for future in done:
                 yield from by_future[future]
+
+    def when_done(
+        self, handles: "Iterable[Handle]", callback: "Callable[[Handle], object]"
+    ) -> None:
+        """Call `callback` with each handle when its outcome is there, or can't be waited for.
+
+        It is called in the thread that waits for all outcomes (in this one for what is there
+        already), so it must be quick. `handle.result(0)` then returns or raises at once.
+        """
+
+        def bind(handle: "Handle") -> "Callable[[Future[Outcome]], object]":
+            return lambda _: callback(handle)
+
+        for future, handle in self._futures(list(handles)):
+            future.add_done_callback(bind(handle))
 
     def _futures(self, handles: "Sequence[Handle]") -> "Iterator[tuple[Future[Outcome], Handle]]":
         """Return each handle's future, asking the waiter once for all that have none yet."""

@@ -46,7 +46,7 @@ class Message(Wire):
 class Request(Wire):
     """What a producer submits.
 
-    `Request(text="...")` is short for one user message. `params` are the sampling parameters of a
+    `Request.of("...")`, or `{"text": "..."}` in JSON, is short for one user message. `params` are the sampling parameters of a
     chat completion (`temperature`, `max_tokens`, ...), passed on to the provider. `models` pins
     the candidates, in order, and skips the route's rules.
     """
@@ -59,6 +59,11 @@ class Request(Wire):
     metadata: dict[str, str] = Field(default_factory=dict)
     deadline: float | None = None
     submitted_at: float | None = None
+
+    @classmethod
+    def of(cls, text: str, **fields: Any) -> Self:
+        """Return a request of one user message. Raises `pydantic.ValidationError`."""
+        return cls.model_validate({"text": text, **fields})
 
     @model_validator(mode="before")
     @classmethod

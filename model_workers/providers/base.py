@@ -24,8 +24,10 @@ class Completion:
 class Provider(Protocol):
     """A way to call models of one kind; one object per endpoint, for the life of the worker."""
 
-    async def complete(self, request: Request) -> Completion:
-        """Call once. Raises `modelyard.errors.ProviderError`, and nothing else on purpose."""
+    async def complete(self, request: Request, *, request_id: str | None = None) -> Completion:
+        """Call once; `request_id` is told to providers that take one.
+
+        Raises `modelyard.errors.ProviderError`, and nothing else on purpose."""
         ...
 
     async def aclose(self) -> None:

@@ -35,7 +35,7 @@ class Extractive:
             max_workers=os.cpu_count() or 1, thread_name_prefix=f"extractive-{model.name}"
         )
 
-    async def complete(self, request: Request) -> Completion:
+    async def complete(self, request: Request, *, request_id: str | None = None) -> Completion:
         """Summarize the user's messages, in a thread.
 
         `max_tokens`, or a number of sentences or words in the instruction, bounds the summary.

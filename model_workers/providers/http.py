@@ -209,6 +209,9 @@ def explain(error: BaseException) -> tuple[FailureKind, str]:
             words = f"no connection: {_reason(cause)}"
         case asyncio.TimeoutError():
             words = "timeout"
+        case aiohttp.ClientOSError():
+            # Its own words hold the whole URL. Some servers hang up on a body they find too long.
+            words = "the connection was lost before an answer"
         case aiohttp.ClientResponseError():
             words = f"the answer is not HTTP: {cause.message}"
         case _:

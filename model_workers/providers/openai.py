@@ -108,7 +108,9 @@ class OpenAI:
         elif base.userinfo:
             pair = f"{base.username}:{base.password}".encode()
             self._headers["authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-        self._secrets = tuple(secret for secret in (key, base.password) if secret)
+        self._secrets = tuple(
+            secret for secret in (key, base.password, base.query.decode()) if secret
+        )
         # aiohttp refuses a URL with credentials beside an Authorization header.
         self._url = base.copy_with(
             username=None, password=None, path=base.path.rstrip("/") + "/chat/completions"

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import redis
 from celery import Celery
+from waiting import eventually
 from workers import KEY, Workers, whole_yard
 
 from modelyard import AsyncClient, Client, Request, RequestFailed, ResultTimeout
 from modelyard.messages import DeadLetter, Message
 from modelyard.names import DEAD_LETTERS_KEY
-from modelyard.testing import Reply
+from modelyard.testing import Gate, Reply
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_an_unknown_route_and_an_unknown_model_are_explained(client: Client) -> 
 
 
 def test_an_expired_request_is_never_called(yard: Workers, client: Client) -> None:
-    request = Request(text="hello", deadline=1.0)
+    request = Request.of("hello", deadline=1.0)
 
     with pytest.raises(RequestFailed, match="deadline") as failed:
         client.submit(request).result(30)
@@ -288,3 +289,22 @@ def everything(store: redis.Redis) -> Iterator[object]:
             yield store.zrange(key, 0, -1)
         elif kind == b"set":
             yield store.smembers(key)
+
+
+def test_a_lost_connection_does_not_make_a_running_call_run_twice(
+    yard: Workers, client: Client
+) -> None:
+    gate = Gate()
+    yard.fake.always("provider-small", Reply(gate=gate, text="once"))
+    handle = client.submit("hello")
+    yard.fake.wait_until(lambda fake: fake.in_flight == 1)
+
+    with redis.Redis.from_url(yard.broker_url) as store:
+        store.client_kill_filter(_type="normal", skipme=True)
+        # The worker puts it back when it reconnects, and gets it again.
+        eventually(lambda: "Restoring 1 unack" in yard.log("small"))
+    gate.open()
+
+    assert handle.result(30).text == "once"
+    assert client.submit("and after").result(30).model == "small"
+    assert len([call for call in yard.fake.calls if call.model == "provider-small"]) == 2

@@ -111,6 +111,18 @@ class TestCall:
         }
         await provider(handler).complete(HELLO.model_copy(update={"params": params}))
 
+    async def test_a_large_body_is_sent_in_pieces_but_with_its_length(self) -> None:
+        text = "long " * 200_000
+
+        async def handler(call: httpx.Request) -> httpx.Response:
+            content = await call.aread()
+            assert json.loads(content)["messages"][0]["content"] == text
+            assert int(call.headers["content-length"]) == len(content)
+            assert "transfer-encoding" not in call.headers
+            return httpx.Response(200, json=completion(content="ok"))
+
+        await provider(handler).complete(Request.model_validate({"text": text}))
+
     @pytest.mark.parametrize(
         ("base_url", "api_key", "url", "authorization"),
         [

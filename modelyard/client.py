@@ -302,7 +302,7 @@ def broker_error(error: BaseException) -> BrokerError:
     """Return the error of a failed publish in modelyard's words."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, redis.ResponseError) and str(cause).startswith("OOM"):
+        if isinstance(cause, redis.exceptions.OutOfMemoryError):
             return BrokerFull("Redis has no memory left (maxmemory): nothing was submitted")
         cause = cause.__cause__ or cause.__context__
     detail = error.__cause__ or error

@@ -46,9 +46,9 @@ class Message(Wire):
 class Request(Wire):
     """What a producer submits.
 
-    `Request.of("...")`, or `{"text": "..."}` in JSON, is short for one user message. `params` are the sampling parameters of a
-    chat completion (`temperature`, `max_tokens`, ...), passed on to the provider. `models` pins
-    the candidates, in order, and skips the route's rules.
+    `Request.of("...")`, or `{"text": "..."}` in JSON, is short for one user message. `params` are
+    the sampling parameters of a chat completion (`temperature`, `max_tokens`, ...), passed on to
+    the provider. `models` pins the candidates, in order, and skips the route's rules.
     """
 
     messages: tuple[Message, ...] = Field(min_length=1)

@@ -1,0 +1,147 @@
+"""What comes after an attempt, and the laws that hold for every history."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_workers.advance import CallNow, Die, NextStep, advance
+from modelyard.catalog import Retry
+from modelyard.errors import FailureKind
+from modelyard.messages import Attempt, Call, DeadReason, Decision, Plan, Request, Step
+
+NOW = 1_000.0
+RETRY = Retry(calls=3, base_s=1.0, cap_s=8.0, patience_s=30.0)
+
+
+def call(*models: str, step: int = 0, deadline: float | None = None) -> Call:
+    return Call(
+        request=Request.of("hello", deadline=deadline),
+        decision=Decision(
+            route="default",
+            intent="other",
+            why="",
+            input_tokens=1,
+            decided_at=NOW,
+            plan=Plan(steps=tuple(Step(model=model) for model in models)),
+        ),
+        step=step,
+    )
+
+
+def failed(model: str, kind: FailureKind, retry_after_s: float | None = None) -> Attempt:
+    return Attempt(
+        model=model,
+        endpoint="e",
+        started_at=NOW,
+        duration_ms=1.0,
+        kind=kind,
+        message="no",
+        retry_after_s=retry_after_s,
+    )
+
+
+def test_a_request_is_called_at_once() -> None:
+    assert advance(call("a"), (), RETRY, NOW, 0.5) == CallNow(0.0)
+
+
+def test_waits_double_up_to_their_cap_and_are_drawn_evenly() -> None:
+    long = Retry(calls=9, base_s=1.0, cap_s=8.0)
+    history: list[Attempt] = []
+    waits = []
+    for _ in range(5):
+        history.append(failed("a", FailureKind.RETRYABLE))
+        move = advance(call("a"), history, long, NOW, 1.0)
+        assert isinstance(move, CallNow)
+        waits.append(move.wait_s)
+    assert waits == [2.0, 4.0, 8.0, 8.0, 8.0]
+    assert advance(call("a"), history, long, NOW, 0.25) == CallNow(2.0)
+
+
+def test_after_its_last_call_a_model_hands_over_to_the_next() -> None:
+    history = [failed("a", FailureKind.RETRYABLE)] * 3
+    assert advance(call("a", "b"), history, RETRY, NOW, 0.0) == NextStep(1, "a: no")
+
+
+def test_the_next_model_starts_with_calls_of_its_own() -> None:
+    history = [failed("a", FailureKind.RETRYABLE)] * 3 + [failed("b", FailureKind.RETRYABLE)]
+    assert isinstance(advance(call("a", "b", step=1), history, RETRY, NOW, 0.0), CallNow)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.PERMANENT, FailureKind.TOO_LONG, FailureKind.REFUSED])
+def test_what_another_call_can_t_mend_goes_on_at_once(kind: FailureKind) -> None:
+    assert isinstance(advance(call("a", "b"), [failed("a", kind)], RETRY, NOW, 0.0), NextStep)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (FailureKind.RETRYABLE, DeadReason.EXHAUSTED),
+        (FailureKind.PERMANENT, DeadReason.EXHAUSTED),
+        (FailureKind.REFUSED, DeadReason.REFUSED),
+        (FailureKind.INVALID, DeadReason.INVALID),
+    ],
+)
+def test_the_last_model_s_last_failure_names_the_reason(
+    kind: FailureKind, reason: DeadReason
+) -> None:
+    assert advance(call("a"), [failed("a", kind)] * 3, RETRY, NOW, 0.0) == Die(reason, "a: no")
+
+
+def test_an_invalid_request_is_not_offered_to_other_models() -> None:
+    move = advance(call("a", "b"), [failed("a", FailureKind.INVALID)], RETRY, NOW, 0.0)
+    assert move == Die(DeadReason.INVALID, "a: no")
+
+
+def test_a_retry_after_is_never_undercut() -> None:
+    move = advance(call("a"), [failed("a", FailureKind.LIMITED, 12.0)], RETRY, NOW, 0.0)
+    assert move == CallNow(12.0)
+
+
+def test_a_long_retry_after_goes_to_the_next_model_but_the_last_one_waits() -> None:
+    limited = [failed("a", FailureKind.LIMITED, 300.0)]
+    assert isinstance(advance(call("a", "b"), limited, RETRY, NOW, 0.0), NextStep)
+    assert advance(call("a"), limited, RETRY, NOW, 0.0) == CallNow(300.0)
+
+
+def test_nothing_is_called_after_the_deadline() -> None:
+    move = advance(call("a", deadline=NOW), (), RETRY, NOW, 0.0)
+    assert isinstance(move, Die)
+    assert move.reason is DeadReason.EXPIRED
+
+
+def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+    limited = [failed("a", FailureKind.LIMITED, 10.0)]
+    late = call("a", deadline=NOW + 5)
+    move = advance(late, limited, RETRY, NOW, 0.0)
+    assert isinstance(move, Die)
+    assert move.reason is DeadReason.EXPIRED
+    assert isinstance(advance(call("a", "b", deadline=NOW + 5), limited, RETRY, NOW, 0.0), NextStep)
+
+
+kinds = st.sampled_from(list(FailureKind))
+names = st.lists(st.sampled_from("abcde"), min_size=1, max_size=5, unique=True)
+
+
+@given(names, st.data(), st.integers(1, 5))
+def test_every_history_ends_within_the_calls_that_are_allowed(
+    models: Sequence[str], data: st.DataObject, calls: int
+) -> None:
+    retry = Retry(calls=calls, base_s=0.1)
+    current, now = call(*models), NOW
+    attempts: list[Attempt] = []
+    while True:
+        move = advance(current, attempts, retry, now, data.draw(st.floats(0, 1)))
+        if isinstance(move, Die):
+            break
+        if isinstance(move, NextStep):
+            assert move.step == current.step + 1
+            current = current.model_copy(update={"step": move.step})
+            continue
+        now += move.wait_s
+        attempts.append(failed(current.model, data.draw(kinds)))
+    assert len(attempts) <= calls * len(models)
+    assert [model for model in models if model in {each.model for each in attempts}] == list(
+        dict.fromkeys(each.model for each in attempts)
+    )

@@ -34,8 +34,14 @@ from modelyard.errors import (
 )
 from modelyard.messages import Answer, Decision, Lane
 from modelyard.settings import load_settings
+from producer.batch import BatchOptions
+from producer.batch import run as run_batch
 from producer.commands import model_command, router_command
+from producer.document_summary import INSTRUCTION
 from producer.queues import ModelState, model_states
+from producer.run import WINDOW
+from producer.summarize import SummarizeOptions
+from producer.summarize import run as run_summarize
 from producer.yard import Addresses, Yard
 
 FAILED: Final = 1
@@ -53,6 +59,10 @@ app = typer.Typer(
 worker = typer.Typer(
     help="Run one worker (prints the celery command that it runs).", no_args_is_help=True
 )
+batch = typer.Typer(
+    help="Work through a file of requests in the OpenAI Batch format.", no_args_is_help=True
+)
+app.add_typer(batch, name="batch")
 app.add_typer(worker, name="worker")
 
 out = Console()
@@ -112,6 +122,83 @@ def up(
         )
 
     yard.run(ready, threading.Event(), notice=err.print)
+
+
+@app.command()
+def summarize(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="Files, folders, globs: .txt .md .html .pdf"),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write JSON lines here; can be resumed.")
+    ] = None,
+    instruction: Annotated[str, typer.Option(help="What is asked of the model.")] = INSTRUCTION,
+    route: Annotated[str, typer.Option(help="The route whose rules decide.")] = "default",
+    models: Models = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest summary.")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run what failed before again, too.")
+    ] = False,
+    window: Annotated[int, typer.Option(min=1, help="Requests in flight at a time.")] = WINDOW,
+    processes: Annotated[int, typer.Option(min=1, help="Workers per model of a private yard.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Summarize documents. With -o a run that was stopped, however, goes on where it was.
+
+    Without MODELYARD_BROKER_URL it brings up a yard for the run and takes it down.
+    """
+    raise typer.Exit(
+        run_summarize(
+            SummarizeOptions(
+                paths=paths,
+                output=output,
+                as_json=as_json,
+                instruction=instruction,
+                route=route,
+                models=tuple(models or ()),
+                max_tokens=max_tokens,
+                retry_failed=retry_failed,
+                window=window,
+                processes=processes,
+            )
+        )
+    )
+
+
+@batch.command("run")
+def batch_run(
+    input: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one a line.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Answers go here, failures to OUT.errors.jsonl.")
+    ],
+    route: Annotated[
+        str, typer.Option(help="The route for lines whose model is 'auto'.")
+    ] = "default",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run what failed before again, too.")
+    ] = False,
+    window: Annotated[int, typer.Option(min=1, help="Requests in flight at a time.")] = WINDOW,
+    processes: Annotated[int, typer.Option(min=1, help="Workers per model of a private yard.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Work through a batch file. A run that was stopped, however, goes on where it was.
+
+    Without MODELYARD_BROKER_URL it brings up a yard for the run and takes it down.
+    """
+    raise typer.Exit(
+        run_batch(
+            BatchOptions(
+                input=input,
+                output=output,
+                as_json=as_json,
+                route=route,
+                retry_failed=retry_failed,
+                window=window,
+                processes=processes,
+            )
+        )
+    )
 
 
 @app.command()

@@ -9,6 +9,8 @@ import redis
 from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.errors import EmbeddedRedisError
 
+pytest_plugins = ["no_skips"]
+
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:

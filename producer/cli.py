@@ -17,10 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from modelyard.catalog import Catalog
 from modelyard.catalog_file import default_catalog, load_catalog
 from modelyard.client import Client
 from modelyard.errors import (
@@ -32,13 +29,23 @@ from modelyard.errors import (
     ResultTimeout,
     SettingsError,
 )
-from modelyard.messages import Answer, Decision, Lane
+from modelyard.messages import Decision, Lane
 from modelyard.settings import load_settings
 from producer.batch import BatchOptions
 from producer.batch import run as run_batch
 from producer.commands import model_command, router_command
+from producer.display import (
+    err,
+    out,
+    plain,
+    print_json,
+    show_answer,
+    show_catalog,
+    show_decision,
+    show_models,
+)
 from producer.document_summary import INSTRUCTION
-from producer.queues import ModelState, model_states
+from producer.queues import model_states
 from producer.run import WINDOW
 from producer.summarize import SummarizeOptions
 from producer.summarize import run as run_summarize
@@ -64,9 +71,6 @@ batch = typer.Typer(
 )
 app.add_typer(batch, name="batch")
 app.add_typer(worker, name="worker")
-
-out = Console()
-err = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Route = Annotated[str | None, typer.Option(help="The route whose rules decide.")]
@@ -352,77 +356,6 @@ def become(command: list[str]) -> None:
         f"$ {shlex.join(['celery', *command[3:]])}", markup=False, highlight=False, soft_wrap=True
     )
     os.execv(command[0], command)  # noqa: S606 - our own command line
-
-
-def show_answer(answer: Answer, as_json: bool) -> None:
-    """Print an answer: its text on standard output, where it came from on standard error."""
-    if as_json:
-        print_json(answer.model_dump(mode="json"))
-        return
-    plain(answer.text)
-    kind = "extractive, " if answer.extractive else ""
-    err.print(
-        f"[{kind}{answer.model}, "
-        f"{answer.usage.input_tokens:,} + {answer.usage.output_tokens:,} tokens, "
-        f"${answer.cost_usd:.6f}, {answer.timings.total_ms:,.0f} ms]",
-        style="dim",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def show_decision(decision: Decision) -> None:
-    """Print a decision for people."""
-    out.print(f"intent  {decision.intent}", markup=False)
-    out.print(f"why     {decision.why}", markup=False, soft_wrap=True)
-    out.print(f"tokens  about {decision.input_tokens:,}", markup=False)
-    out.print(f"plan    {' then '.join(step.model for step in decision.plan.steps)}", markup=False)
-    for excluded in decision.excluded:
-        out.print(f"not     {excluded.model}: {excluded.why}", markup=False, soft_wrap=True)
-
-
-def show_models(states: list[ModelState], *, with_broker: bool) -> None:
-    """Print a table of models."""
-    table = Table("model", "provider", "$ in / out per Mtok", "context", "quality")
-    for column in ("queued", "in flight", "workers") if with_broker else ():
-        table.add_column(column, justify="right")
-    table.add_column("")
-    for state in states:
-        model = state.model
-        numbers = (state.queued, state.in_flight, state.workers) if with_broker else ()
-        table.add_row(
-            model.name,
-            model.provider
-            if model.model in {"", model.name}
-            else f"{model.provider}: {model.model}",
-            f"{model.price.input_usd_per_mtok:g} / {model.price.output_usd_per_mtok:g}",
-            f"{model.context_tokens:,}",
-            f"{model.quality:g}",
-            *(f"{number:,}" for number in numbers),
-            f"off: {model.disabled}" if model.disabled else "",
-        )
-    out.print(table)
-    if not with_broker:
-        out.print("Set MODELYARD_BROKER_URL to see queues and workers.", style="dim")
-
-
-def show_catalog(path: Path, catalog: Catalog) -> None:
-    """Print what a catalog holds."""
-    plain(f"{path}: ok, {len(catalog.models)} models, {len(catalog.routes)} routes")
-    for model in catalog.models:
-        plain(f"  {model.name}: {'off, ' + model.disabled if model.disabled else 'ready'}")
-
-
-def plain(text: str) -> None:
-    """Print text as it is."""
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def print_json(value: object) -> None:
-    """Print one line of JSON on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 def pairs(given: list[str]) -> dict[str, str]:

@@ -1,0 +1,93 @@
+"""What commands print: for people on a terminal, or as JSON for programs."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from modelyard.catalog import Catalog
+from modelyard.messages import Answer, Decision
+from producer.queues import ModelState
+
+out = Console()
+err = Console(stderr=True)
+
+
+def show_answer(answer: Answer, as_json: bool) -> None:
+    """Print an answer: its text on standard output, where it came from on standard error."""
+    if as_json:
+        print_json(answer.model_dump(mode="json"))
+        return
+    plain(answer.text)
+    kind = "extractive, " if answer.extractive else ""
+    err.print(
+        f"[{kind}{answer.model}, "
+        f"{answer.usage.input_tokens:,} + {answer.usage.output_tokens:,} tokens, "
+        f"${answer.cost_usd:.6f}, {answer.timings.total_ms:,.0f} ms]",
+        style="dim",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_decision(decision: Decision) -> None:
+    """Print a decision for people."""
+    out.print(f"intent  {decision.intent}", markup=False)
+    out.print(f"why     {decision.why}", markup=False, soft_wrap=True)
+    out.print(f"tokens  about {decision.input_tokens:,}", markup=False)
+    out.print(f"plan    {' then '.join(step.model for step in decision.plan.steps)}", markup=False)
+    for excluded in decision.excluded:
+        out.print(f"not     {excluded.model}: {excluded.why}", markup=False, soft_wrap=True)
+
+
+def show_models(states: Sequence[ModelState], *, with_broker: bool) -> None:
+    """Print a table of models, and below it which are off and why."""
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("runs")
+    # Both do not fit a terminal of 80 columns; --json has everything.
+    told = ("queued", "in flight", "workers") if with_broker else ("context", "quality")
+    for column in ("$ in/out per Mtok", *told):
+        table.add_column(column, justify="right", no_wrap=True)
+    for state in states:
+        model = state.model
+        price = model.price
+        table.add_row(
+            model.name,
+            model.provider_model if model.endpoints else f"{model.provider}/{model.provider_model}",
+            f"{price.input_usd_per_mtok:g} / {price.output_usd_per_mtok:g}",
+            *(
+                (f"{state.queued:,}", f"{state.in_flight:,}", f"{state.workers:,}")
+                if with_broker
+                else (f"{model.context_tokens:,}", f"{model.quality:g}")
+            ),
+        )
+    out.print(table)
+    for state in states:
+        if state.model.disabled:
+            out.print(f"{state.model.name} is off: {state.model.disabled}", markup=False)
+    if not with_broker:
+        out.print("Set MODELYARD_BROKER_URL to see queues and workers.", style="dim")
+
+
+def show_catalog(path: Path, catalog: Catalog) -> None:
+    """Print what a catalog holds."""
+    plain(f"{path}: ok, {len(catalog.models)} models, {len(catalog.routes)} routes")
+    for model in catalog.models:
+        plain(f"  {model.name}: {'off, ' + model.disabled if model.disabled else 'ready'}")
+
+
+def plain(text: str) -> None:
+    """Print text as it is."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print one line of JSON on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

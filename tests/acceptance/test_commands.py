@@ -1,0 +1,225 @@
+"""The command line as people and programs use it, against a yard that `modelyard up` runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from waiting import eventually
+
+MODELYARD = [sys.executable, "-m", "producer.cli"]
+TEXT = "Summarize: The yard was full. Two trains waited. The third one left at noon."
+
+
+def run(
+    *arguments: str, env: Mapping[str, str] | None = None, input: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
+    return subprocess.run(
+        [*MODELYARD, *arguments],
+        env={**clean, **(env or {})},
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a program that uses a running yard."""
+    state = tmp_path_factory.mktemp("state")
+    env = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
+    up = subprocess.Popen(
+        [*MODELYARD, "up", "--json", "--no-flower", "--state-dir", str(state)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={key: value for key, value in env.items() if key != "MODELYARD_BROKER_URL"},
+    )
+    assert up.stdout is not None
+    try:
+        addresses = json.loads(up.stdout.readline())
+        yield {"MODELYARD_BROKER_URL": addresses["broker_url"]}
+    finally:
+        up.send_signal(signal.SIGINT)
+        said = up.communicate(timeout=60)
+    assert up.returncode == 0, said
+
+
+def test_a_request_is_submitted_and_its_answer_fetched_later(broker: dict[str, str]) -> None:
+    submitted = run("submit", TEXT, env=broker)
+    assert submitted.returncode == 0
+    fetched = run("result", submitted.stdout.strip(), "--wait", "--json", env=broker)
+
+    answer = json.loads(fetched.stdout)
+    assert answer["id"] == submitted.stdout.strip()
+    assert answer["model"] == "local-small"
+    assert answer["extractive"]
+
+
+def test_waiting_prints_the_answer_and_nothing_else_on_standard_output(
+    broker: dict[str, str],
+) -> None:
+    done = run("submit", "-", "--wait", env=broker, input=TEXT)
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("The yard was full.")
+    assert "extractive, local-small" in done.stderr
+    assert "extractive" not in done.stdout
+
+
+def test_a_dead_letter_is_an_error_with_its_reason(broker: dict[str, str]) -> None:
+    done = run("submit", "hello", "--model", "small", "--wait", env=broker)
+
+    assert done.returncode == 1
+    assert "OPENAI_API_KEY is not set" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_model_is_told_with_a_suggestion(broker: dict[str, str]) -> None:
+    done = run("submit", "hello", "--model", "local-smal", "--wait", env=broker)
+    assert "unknown model 'local-smal' (did you mean 'local-small'?)" in done.stderr
+
+
+def test_a_result_that_is_not_there_yet_says_so(broker: dict[str, str]) -> None:
+    done = run("result", "never-heard-of", env=broker)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no outcome yet" in done.stderr
+
+    as_json = run("result", "never-heard-of", "--json", env=broker)
+    assert json.loads(as_json.stdout) == {"id": "never-heard-of", "status": "pending"}
+
+
+def test_models_shows_the_workers(broker: dict[str, str]) -> None:
+    def states() -> dict[str, dict[str, object]]:
+        listed = json.loads(run("models", "--json", env=broker).stdout)
+        return {state["name"]: state for state in listed}
+
+    eventually(lambda: states()["local-small"]["workers"] == 1, timeout_s=30)
+    small = states()["small"]
+    assert (small["workers"], small["disabled"]) == (0, "OPENAI_API_KEY is not set")
+    table = run("models", env=broker).stdout
+    assert "in flight" in table
+    assert "small is off: OPENAI_API_KEY is not set" in table
+
+
+def test_celery_s_own_commands_see_the_yard(broker: dict[str, str]) -> None:
+    pinged = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "modelyard", "inspect", "ping"],
+        env={**os.environ, **broker},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "router@" in pinged.stdout
+    assert "local-large@" in pinged.stdout
+
+
+def test_explain_decides_and_starts_nothing() -> None:
+    done = run("explain", TEXT, "--json")
+
+    decision = json.loads(done.stdout)
+    assert decision["intent"] == "summarize"
+    assert [step["model"] for step in decision["plan"]["steps"]] == ["local-small", "local-large"]
+    assert "keyword 'summarize'" in run("explain", TEXT).stdout
+
+
+def test_explain_tells_what_can_t_be_routed() -> None:
+    done = run("explain", "hello", "--route", "defalt")
+    assert done.returncode == 1
+    assert "unknown route 'defalt' (did you mean 'default'?)" in done.stderr
+
+
+def test_without_a_broker_the_way_out_is_told() -> None:
+    done = run("submit", "hello", env={"MODELYARD_BROKER_URL": ""})
+    assert done.returncode == 2
+    assert "modelyard up" in done.stderr
+    gone = run("submit", "hello", env={"MODELYARD_BROKER_URL": "redis://127.0.0.1:1/0"})
+    assert gone.returncode == 3
+    assert "can't reach the broker" in gone.stderr
+    assert "Traceback" not in gone.stderr
+
+
+def test_check_names_file_line_key_and_suggestion(tmp_path: Path) -> None:
+    catalog = tmp_path / "mine.yaml"
+    catalog.write_text(
+        "models:\n  - name: a\n    provider: extractiv\nroutes:\n  default:\n    otherwise: [b]\n"
+    )
+
+    done = run("check", str(catalog))
+
+    assert done.returncode == 2
+    assert f"{catalog}:3: model 'a': unknown provider 'extractiv'" in done.stderr
+    assert "did you mean 'extractive'?" in done.stderr
+    assert f"{catalog}:6: route 'default'" in done.stderr
+    assert json.loads(run("check", str(catalog), "--json").stdout)["ok"] is False
+    assert run("check").returncode == 0
+
+
+def test_a_broken_catalog_stops_every_command_with_its_line(tmp_path: Path) -> None:
+    catalog = tmp_path / "mine.yaml"
+    catalog.write_text("models: []\nroutes: {}\n")
+    done = run("explain", "hello", env={"MODELYARD_CATALOG": str(catalog)})
+    assert done.returncode != 0
+    assert f"{catalog}:1" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_worker_prints_the_celery_command_that_it_becomes(broker: dict[str, str]) -> None:
+    worker = subprocess.Popen(
+        [*MODELYARD, "worker", "model", "local-small", "local-large"],
+        env={**os.environ, **broker},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert worker.stderr is not None
+        first = worker.stderr.readline()
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=60)
+    assert first.startswith("$ celery -A model_workers worker")
+    assert "-Q model.local-small,model.local-large" in first
+
+
+def test_worker_refuses_a_model_that_is_not_in_the_catalog(broker: dict[str, str]) -> None:
+    done = run("worker", "model", "local-smal", env=broker)
+    assert done.returncode != 0
+    assert "did you mean 'local-small'?" in done.stderr
+
+
+def test_celery_refuses_the_queue_of_an_unknown_model(broker: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "model_workers", "worker", "-Q", "model.smal"],
+        env={**os.environ, **broker},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "unknown model 'smal' (did you mean 'small'?)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["up", "summarize", "submit", "result", "explain", "models", "check", "batch", "worker"],
+)
+def test_every_command_explains_itself(command: str) -> None:
+    helped = run(command, "--help")
+    assert helped.returncode == 0
+    assert "Usage" in helped.stdout
+
+
+def test_metadata_that_is_no_pair_is_refused(broker: dict[str, str]) -> None:
+    done = run("submit", "hello", "--meta", "tenant", env=broker)
+    assert done.returncode == 2
+    assert "KEY=VALUE" in done.stderr

@@ -8,7 +8,6 @@ from typing import Any, Self
 from modelyard.client import ONCE_S, Client, Handle
 from modelyard.errors import ModelyardError
 from modelyard.messages import Answer, Lane, Request
-from modelyard.outcome import Outcome
 from modelyard.settings import Settings
 
 
@@ -94,26 +93,27 @@ class AsyncClient:
     ) -> "AsyncIterator[AsyncHandle]":
         """Yield each handle when its outcome is there, as `Client.as_completed`."""
         waited = list(handles)
-        pairs = await asyncio.to_thread(
-            lambda: list(self._client._futures([h._handle for h in waited]))
-        )
-        by_future: dict[asyncio.Future[Outcome], list[AsyncHandle]] = {}
-        wrapped = {future: asyncio.wrap_future(future) for future, _ in pairs}
-        for (future, _), handle in zip(pairs, waited, strict=True):
-            by_future.setdefault(wrapped[future], []).append(handle)
         loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[AsyncHandle] = asyncio.Queue()
+        by_handle: dict[Handle, list[AsyncHandle]] = {}
+        for handle in waited:
+            by_handle.setdefault(handle._handle, []).append(handle)
+
+        def put(done: Handle) -> None:
+            # In the waiter's thread; the loop may have ended by then.
+            if not loop.is_closed():
+                for handle in by_handle[done]:
+                    loop.call_soon_threadsafe(arrived.put_nowait, handle)
+
+        await asyncio.to_thread(self._client.when_done, by_handle, put)
         deadline = None if timeout_s is None else loop.time() + timeout_s
-        still_open = set(by_future)
-        while still_open:
+        for seen in range(len(waited)):
             left = None if deadline is None else max(0.0, deadline - loop.time())
-            done, still_open = await asyncio.wait(
-                still_open, timeout=left, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                raise self._client._late(f"{len(still_open)} of {len(by_future)}", timeout_s)
-            for finished in done:
-                for handle in by_future[finished]:
-                    yield handle
+            try:
+                yield await asyncio.wait_for(arrived.get(), left)
+            except TimeoutError:
+                what = f"{len(waited) - seen} of {len(waited)} requests"
+                raise self._client._late(what, timeout_s) from None
 
 
 class AsyncHandle:

@@ -6,9 +6,9 @@
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from concurrent.futures import wait as wait_futures
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
@@ -150,18 +150,17 @@ class Client:
 
         Raises `ResultTimeout` (or `BrokerUnavailable`) when `timeout_s` seconds passed in all.
         """
+        waited = list(handles)
+        arrived: SimpleQueue[Handle] = SimpleQueue()
+        self.when_done(waited, arrived.put)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        by_future: dict[Future[Outcome], list[Handle]] = {}
-        for future, handle in self._futures(list(handles)):
-            by_future.setdefault(future, []).append(handle)
-        open_futures = set(by_future)
-        while open_futures:
+        for seen in range(len(waited)):
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            done, open_futures = wait_futures(open_futures, left, FIRST_COMPLETED)
-            if not done:
-                raise self._late(f"{len(open_futures)} of {len(by_future)} requests", timeout_s)
-            for future in done:
-                yield from by_future[future]
+            try:
+                yield arrived.get(timeout=left)
+            except Empty:
+                what = f"{len(waited) - seen} of {len(waited)} requests"
+                raise self._late(what, timeout_s) from None
 
     def when_done(
         self, handles: "Iterable[Handle]", callback: "Callable[[Handle], object]"

@@ -48,10 +48,12 @@ def test_the_backoff_doubles() -> None:
 
 def test_a_worker_consumes_its_own_queue_under_its_own_name() -> None:
     assert " ".join(router_command(python="py")) == (
-        "py -m celery -A router_worker worker -n router@%h -Q requests -E --loglevel INFO"
+        "py -m celery -A router_worker worker -n router@%h -Q requests -E "
+        "--without-gossip --loglevel INFO"
     )
     assert " ".join(model_command("small", process=2, python="py")) == (
-        "py -m celery -A model_workers worker -n small-2@%h -Q model.small -E --loglevel INFO"
+        "py -m celery -A model_workers worker -n small-2@%h -Q model.small -E "
+        "--without-gossip --loglevel INFO"
     )
 
 

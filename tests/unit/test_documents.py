@@ -4,8 +4,10 @@ import hashlib
 import io
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pypdf
 import pytest
@@ -94,6 +96,30 @@ def encrypted_pdf(user_password: str) -> bytes:
     out = io.BytesIO()
     writer.write(out)
     return out.getvalue()
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that every user can enter; pytest's own are for their owner only."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+        for locked in path.iterdir():
+            locked.chmod(0o755)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Read as a user without rights: root may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 class TestFind:
@@ -220,10 +246,10 @@ class TestFind:
         assert why(tmp_path) == why(pipe)
         assert "it is a device" in why("/dev/null")
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-    def test_a_locked_folder_is_explained(self, tmp_path: Path) -> None:
-        (tmp_path / "locked").mkdir(mode=0)
-        assert why(tmp_path).startswith("permission denied")
+    def test_a_locked_folder_is_explained(self, open_path: Path) -> None:
+        (open_path / "locked").mkdir(mode=0)
+        with nobody():
+            assert why(open_path).startswith("permission denied")
 
     def test_finding_starts_before_all_is_listed(self, write: Write, here: Path) -> None:
         write("a.txt")
@@ -308,11 +334,12 @@ class TestRead:
         assert "no such file" in refusal(tmp_path / "missing.txt")
         assert "can't be read" in refusal(tmp_path / "letter.docx")
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-    def test_a_locked_file_is_refused(self, write: Write) -> None:
-        path = write("a.txt")
+    def test_a_locked_file_is_refused(self, open_path: Path) -> None:
+        path = open_path / "a.txt"
+        path.write_text("One.")
         path.chmod(0)
-        assert refusal(path).startswith("permission denied: make it readable")
+        with nobody():
+            assert refusal(path).startswith("permission denied: make it readable")
 
     def test_permission_denied_says_what_to_do(
         self, write: Write, monkeypatch: pytest.MonkeyPatch

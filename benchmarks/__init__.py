@@ -1,0 +1,1 @@
+"""Measurements of modelyard beside its peers: `python -m benchmarks`, or `make bench`."""

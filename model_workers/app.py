@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from celery.signals import celeryd_init
+from celery.signals import celeryd_after_setup, celeryd_init
 from kombu.entity import Exchange, Queue
 
 from model_workers.task import CallTask
@@ -26,6 +26,7 @@ def own_queue(model: str) -> Queue:
     return Queue(name, Exchange(name), routing_key=name)
 
 
+logger = logging.getLogger("modelyard.calls")
 settings = load_settings()
 catalog = default_catalog(settings)
 app = make_app(
@@ -51,6 +52,12 @@ def size_worker(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> 
     except ModelyardError as error:
         raise SystemExit(f"model_workers: {error}") from error
     conf.worker_concurrency = served
+
+
+@celeryd_after_setup.connect(weak=False)
+def tell_catalog(**_: Any) -> None:
+    """Log what can be called: the catalog was read before there was a log."""
+    logger.info("catalog %s: %s", settings.catalog_path, catalog.summary())
 
 
 def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:

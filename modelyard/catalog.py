@@ -203,6 +203,13 @@ class Catalog(Part):
         except KeyError:
             raise UnknownName("route", name, self.routes) from None
 
+    def summary(self) -> str:
+        """Return in one line which models can be called, and why others can't."""
+        return ", ".join(
+            f"{model.name} is off ({model.disabled})" if model.disabled else model.name
+            for model in self.models
+        )
+
     @property
     def live_models(self) -> tuple[Model, ...]:
         """The models that can be called, in the catalog's order."""

@@ -1,10 +1,16 @@
 """The router worker's Celery app: `celery -A router_worker worker -Q requests`."""
 
+import logging
+from typing import Any
+
+from celery.signals import celeryd_after_setup
+
 from modelyard.app import make_app
 from modelyard.catalog_file import default_catalog
 from modelyard.settings import load_settings
 from router_worker.task import RouteTask
 
+logger = logging.getLogger("modelyard.router")
 settings = load_settings()
 app = make_app(
     "router_worker",
@@ -15,3 +21,9 @@ app = make_app(
 )
 RouteTask.catalog = default_catalog(settings)
 app.register_task(RouteTask())
+
+
+@celeryd_after_setup.connect(weak=False)
+def tell_catalog(**_: Any) -> None:
+    """Log what can be routed to: the catalog was read before there was a log."""
+    logger.info("catalog %s: %s", settings.catalog_path, RouteTask.catalog.summary())

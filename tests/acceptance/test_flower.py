@@ -5,10 +5,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 import redis
@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from waiting import eventually
 from workers import Workers, workers
 
-from modelyard import Request, RequestFailed
+from modelyard import Client, Handle, Request, RequestFailed
 from modelyard.embedded_redis import EmbeddedRedis, unused_port
 from modelyard.names import REQUESTS_QUEUE, ROUTE_TASK, model_queue, route_event_id
 from modelyard.settings import config_dir
@@ -104,15 +104,14 @@ def watched(
             answered = client.submit(PROMPT)
             assert answered.result(30).text == ANSWER
 
-            yard.fake.script("provider-small", [Reply(status=401)])
-            failed_over = client.submit("hello")
+            failed_over = fail_over(yard, client, address, Reply(status=401), Reply(text="ok"))
             assert failed_over.result(30).model == "large"
 
-            yard.fake.always("*", Reply(status=503))
-            dead = client.submit("hello")
+            dead = fail_over(yard, client, address, Reply(status=503), Reply(status=503))
             with pytest.raises(RequestFailed):
                 dead.result(30)
 
+            yard.fake.reset()
             yard.fake.always("*", Reply(gate=gate))
             to_large = Request.of("hello", models=["large"])
             held = client.submit_many([to_large] * (CONCURRENCY + WAITING))
@@ -133,14 +132,14 @@ def flower(yard: Workers) -> Iterator[str]:
     with log_path.open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=yard.env, cwd=yard.folder)
     try:
-        eventually(
-            lambda: all(
-                f'"{node}@' in workers_known(port) for node in ("router", "small", "large")
-            ),
-            timeout_s=60,
-            message=f"Flower knows the workers ({log_path})",
-        )
-        yield f"http://127.0.0.1:{port}"
+        address = f"http://127.0.0.1:{port}"
+
+        def knows_all() -> bool:
+            known = fetch(f"{address}/workers?json=1")
+            return all(f'"{node}@' in known for node in ("router", "small", "large"))
+
+        eventually(knows_all, timeout_s=60, message=f"Flower knows the workers ({log_path})")
+        yield address
     finally:
         process.terminate()
         try:
@@ -150,11 +149,30 @@ def flower(yard: Workers) -> Iterator[str]:
             process.wait(10)
 
 
-def workers_known(port: int) -> str:
-    """What Flower says about the workers, as JSON; nothing while it starts."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+def fail_over(yard: Workers, client: Client, address: str, small: Reply, large: Reply) -> Handle:
+    """Submit a request that `small` and then `large` reply to.
+
+    The second reply is held until Flower has heard of the failover: the two pools' events reach
+    it in any order, and one that comes after the end would be taken for the last word.
+    """
+    gate = Gate()
+    yard.fake.always("provider-small", small)
+    yard.fake.always("large", replace(large, gate=gate))
+    handle = client.submit("hello")
+    eventually(
+        lambda: "<dt>Retried</dt>" in fetch(f"{address}/task/{handle.id}"),
+        message="Flower knows of the failover",
+    )
+    gate.open()
+    return handle
+
+
+def fetch(address: str) -> str:
+    """A page of Flower, without a browser; nothing while Flower starts."""
+    parts = urlsplit(address)
+    connection = HTTPConnection(parts.netloc, timeout=10)
     try:
-        connection.request("GET", "/workers?json=1")
+        connection.request("GET", f"{parts.path}?{parts.query}")
         return connection.getresponse().read().decode()
     except (OSError, HTTPException):
         return ""

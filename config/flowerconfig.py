@@ -7,7 +7,7 @@ line, so they are not here.
 
 # A request is two rows, the router's hop and the model's. Their arguments say in a few words what
 # came in and what was decided; prompts and answers are not shown.
-tasks_columns = "name,uuid,state,args,received,started,runtime,worker"
+tasks_columns = "name,uuid,state,runtime,worker,received,args"
 
 # Rows in memory; each request takes two.
 max_tasks = 50_000

@@ -70,10 +70,15 @@ def advance(call: Call, attempts: Sequence[Attempt], retry: Retry, now: float, d
     if again and in_time:
         return CallNow(wait_s)
     if has_next and last.kind is not FailureKind.INVALID:
-        return NextStep(call.step + 1, tried)
+        return NextStep(call.step + 1, brief(last))
     if again:
         return Die(DeadReason.EXPIRED, f"its deadline passes before the next call ({tried})")
     return Die(ENDS.get(last.kind or FailureKind.PERMANENT, DeadReason.EXHAUSTED), tried)
+
+
+def brief(attempt: Attempt) -> str:
+    """Return a failed attempt in a few words, none of them the provider's."""
+    return f"{attempt.model}: {attempt.kind}" + (f" {attempt.status}" if attempt.status else "")
 
 
 def wait(last: Attempt, calls: int, retry: Retry, draw: float) -> float:

@@ -317,6 +317,8 @@ class AsyncioPool(BasePool):
         name, id, request, body = call
         with tracing(outcome):
             failed, said, _ = job.target(name, id, request, body, None, None)
+        if failed and isinstance(outcome.error if outcome else None, self.app.tasks[name].throws):
+            said.traceback = ""  # An expected end: where in our code it was raised tells nobody.
         # The tracer timed itself; what people want to know is how long the task ran.
         self._say(job.callback, (failed, said, time.monotonic() - job.started))
 

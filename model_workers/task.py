@@ -1,7 +1,7 @@
 """The task of the model pools: call the model, and carry out what `advance` says.
 
 An answer is returned, and Celery stores it under the request's id. A failover is published for
-the next model under the same id and then reported as a retry. A dead letter is stored, and
+the next model under the same id, and this hop ends without a result. A dead letter is stored, and
 `RequestFailed` raised, which is what the waiting client gets.
 """
 
@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from celery import Celery
-from celery.exceptions import Ignore, Retry
+from celery.exceptions import Ignore
 from pydantic import ValidationError
 
 from model_workers.advance import CallNow, Die, Move, NextStep, advance
@@ -20,8 +20,7 @@ from model_workers.answer import AnswerResult, to_answer
 from model_workers.coroutine_task import CoroutineTask
 from model_workers.lines import Lines
 from model_workers.providers.base import Completion
-from modelyard.catalog import Catalog, Model
-from modelyard.catalog import Retry as Patience
+from modelyard.catalog import Catalog, Model, Retry
 from modelyard.dead_letters import as_error, bury
 from modelyard.errors import FailureKind, ModelyardError, ProviderError, RequestFailed
 from modelyard.messages import Attempt, Call, DeadLetter, DeadReason, Decision, problems
@@ -46,7 +45,7 @@ class CallTask(CoroutineTask):
         self.random = random.Random()  # noqa: S311 - spreads retries, keeps no secret
 
     async def run(self, payload: Any) -> AnswerResult:
-        """Return the answer. Raises `RequestFailed`, `Retry` after a failover, `Ignore`."""
+        """Return the answer. Raises `RequestFailed`, or `Ignore` after a failover."""
         id: str = self.request.id
         redelivered = (self.request.delivery_info or {}).get("redelivered")
         # The worker that had it may have stored the outcome and died before its ack.
@@ -61,7 +60,7 @@ class CallTask(CoroutineTask):
             model = callable_model(self.catalog, call.model)
         except ModelyardError as error:
             attempts = (*call.attempts, not_called(call, str(error), time.time()))
-            move = advance(call, attempts, Patience(), time.time(), 0.0)
+            move = advance(call, attempts, Retry(), time.time(), 0.0)
             raise await self.leave(id, call, move, attempts) from error
         return await self.answer(id, call, model)
 
@@ -125,7 +124,10 @@ class CallTask(CoroutineTask):
             id=id,
             payload=onward.encode(),
             queue=queue,
-            summary=f"step {move.step + 1}, after {move.why}",
+            summary=(
+                f"{call.decision.intent}, about {call.decision.input_tokens:,} tokens, "
+                f"step {move.step + 1} after {move.why}"
+            ),
             reply_to=self.request.reply_to or "",
             parent_id=self.request.parent_id,
             shadow=queue,
@@ -135,12 +137,13 @@ class CallTask(CoroutineTask):
 
     async def leave(
         self, id: str, call: Call, move: Move, attempts: tuple[Attempt, ...]
-    ) -> Retry | RequestFailed:
+    ) -> Ignore | RequestFailed:
         """Send the request to the next model or bury it, and return what to raise for it."""
         if isinstance(move, NextStep):
             await asyncio.to_thread(self.hop, id, call, move, attempts)
             logger.warning("request %s: next model after %s", id, move.why)
-            return Retry(f"next model after {move.why}")
+            # Not Celery's Retry: its event could reach Flower after the next model's end.
+            return Ignore(f"next model after {move.why}")
         assert isinstance(move, Die)
         letter = dead_letter(
             id, call.request.encode(), move.reason, move.message, call.decision, attempts

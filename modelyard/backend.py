@@ -16,6 +16,7 @@ from celery import states
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 
+from modelyard.errors import RequestFailed
 from modelyard.names import REPLY_CHANNEL_PREFIX
 
 COMMIT = """
@@ -48,6 +49,8 @@ class Backend(RedisBackend):
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
+        if isinstance(result, dict) and result.get("exc_type") == RequestFailed.__name__:
+            traceback = None  # An expected end: where in our code it was raised tells nobody.
         meta = self._get_result_meta(
             result=result, state=state, traceback=traceback, request=request
         )

@@ -89,6 +89,10 @@ class RequestFailed(ModelyardError):
     def __str__(self) -> str:
         return str(self.args[0])
 
+    def __repr__(self) -> str:
+        # What logs, events and Flower show: nothing that a provider said.
+        return f"RequestFailed({self.reason}, {len(self.attempts)} attempts)"
+
 
 class RequestRevoked(ModelyardError):
     """The request was revoked before it was answered."""

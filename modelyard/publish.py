@@ -49,7 +49,7 @@ def task_message(
         root_id=id,
         parent_id=parent_id,
         shadow=shadow,
-        argsrepr=f"({summary},)",
+        argsrepr=summary,
         kwargsrepr="{}",
     )
     body = json.dumps(message.body, ensure_ascii=False, separators=(",", ":"))

@@ -61,7 +61,7 @@ def test_waits_double_up_to_their_cap_and_are_drawn_evenly() -> None:
 
 def test_after_its_last_call_a_model_hands_over_to_the_next() -> None:
     history = [failed("a", FailureKind.RETRYABLE)] * 3
-    assert advance(call("a", "b"), history, RETRY, NOW, 0.0) == NextStep(1, "a: no")
+    assert advance(call("a", "b"), history, RETRY, NOW, 0.0) == NextStep(1, "a: retryable")
 
 
 def test_the_next_model_starts_with_calls_of_its_own() -> None:

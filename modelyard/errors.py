@@ -91,7 +91,10 @@ class RequestFailed(ModelyardError):
 
     def __repr__(self) -> str:
         # What logs, events and Flower show: nothing that a provider said.
-        return f"RequestFailed({self.reason}, {len(self.attempts)} attempts)"
+        last = self.attempts[-1] if self.attempts else {}
+        words = [str(last[key]) for key in ("model", "kind", "status") if last.get(key)]
+        tried = f", {len(self.attempts)} attempts, last: {' '.join(words)}" if words else ""
+        return f"RequestFailed({self.reason}{tried})"
 
 
 class RequestRevoked(ModelyardError):

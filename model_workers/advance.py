@@ -14,6 +14,9 @@ from modelyard.messages import Attempt, Call, DeadReason
 JITTER_OVER_RETRY_AFTER_S = 1.0
 """Calls that were told the same Retry-After spread over this much time after it."""
 
+LONGEST_WAIT_S = 900.0
+"""A Retry-After beyond this is not waited for: the broker would give the request out again."""
+
 ENDS = {FailureKind.INVALID: DeadReason.INVALID, FailureKind.REFUSED: DeadReason.REFUSED}
 """What a request died of, where its last attempt tells more than that all were tried."""
 
@@ -60,7 +63,8 @@ def advance(call: Call, attempts: Sequence[Attempt], retry: Retry, now: float, d
     tried = f"{call.model}: {last.message}"
     wait_s = wait(last, len(here), retry, draw)
     has_next = call.step + 1 < len(call.decision.plan.steps)
-    patient = not has_next or (last.retry_after_s or 0.0) <= retry.patience_s
+    bearable = (last.retry_after_s or 0.0) <= LONGEST_WAIT_S
+    patient = bearable and (not has_next or (last.retry_after_s or 0.0) <= retry.patience_s)
     again = (
         last.kind in {FailureKind.RETRYABLE, FailureKind.LIMITED}
         and len(here) < retry.calls

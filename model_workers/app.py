@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from celery.signals import celeryd_after_setup, celeryd_init
+from celery.signals import celeryd_after_setup, celeryd_init, worker_shutdown
 from kombu.entity import Exchange, Queue
 
 from model_workers.task import CallTask
@@ -18,6 +18,7 @@ from modelyard.catalog_file import default_catalog
 from modelyard.errors import ModelyardError
 from modelyard.names import model_queue, queue_model
 from modelyard.settings import load_settings
+from modelyard.transport import settle_at_exit
 
 
 def own_queue(model: str) -> Queue:
@@ -37,6 +38,7 @@ app = make_app(
     modelyard_shutdown_grace_s=settings.shutdown_grace_s,
 )
 CallTask.catalog = catalog
+CallTask.once_s = settings.visibility_timeout_s
 # Celery's own line says how long the tracer took, not the call; `CallTask` logs that itself.
 logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
 app.register_task(CallTask())
@@ -52,6 +54,10 @@ def size_worker(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> 
     except ModelyardError as error:
         raise SystemExit(f"model_workers: {error}") from error
     conf.worker_concurrency = served
+    conf.broker_transport_options = {
+        **conf.broker_transport_options,
+        "queue_limits": queue_limits(catalog, names),
+    }
 
 
 @celeryd_after_setup.connect(weak=False)
@@ -68,3 +74,21 @@ def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:
     named = [queue_model(queue.strip()) for queue in queues]
     models = [catalog.model(name) for name in named if name is not None]
     return sum(model.concurrency for model in models or catalog.live_models) or 1
+
+
+def queue_limits(catalog: Catalog, queues: Sequence[str]) -> dict[str, int]:
+    """Return how many messages of each queue a worker may have, if it serves several models.
+
+    A worker of one model is bounded by its concurrency, which can be changed as it runs.
+    """
+    models = [catalog.model(name) for queue in queues if (name := queue_model(queue.strip()))]
+    served = models or catalog.live_models
+    if len(served) == 1:
+        return {}
+    return {model_queue(model.name): model.concurrency for model in served}
+
+
+@worker_shutdown.connect(weak=False)
+def settle(**_: Any) -> None:
+    """Acknowledge and put back what a lost connection left."""
+    settle_at_exit(app.connection_for_write())

@@ -1,20 +1,25 @@
-"""The lines to the models: a provider object per endpoint, and how many calls it may carry.
+"""The lines to the models: a provider object per endpoint.
 
 They live on one event loop, are made when they are first used, and are closed with it.
 """
 
-import asyncio
 import itertools
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
 
-from model_workers.providers.base import Provider
+from model_workers.providers.base import Completion, Provider
 from model_workers.providers.extractive import Extractive
 from model_workers.providers.http import make_client
 from model_workers.providers.openai import OpenAI
 from modelyard.catalog import Endpoint, Model
+from modelyard.errors import FailureKind, ModelyardError, ProviderError
+from modelyard.messages import Request
+
+logger = logging.getLogger("modelyard.calls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +35,8 @@ class Lines:
 
     def __init__(self) -> None:
         self._lines: dict[str, Iterator[Line]] = {}
-        self._slots: dict[str, asyncio.Semaphore] = {}
         self._open: list[Provider] = []
         self._clients: list[httpx.AsyncClient] = []
-
-    def slot(self, model: Model) -> asyncio.Semaphore:
-        """Return what bounds this model's calls in flight in this process."""
-        return self._slots.setdefault(model.name, asyncio.Semaphore(model.concurrency))
 
     def next_line(self, model: Model) -> Line:
         """Return a line to this model; its endpoints take turns."""
@@ -56,13 +56,37 @@ class Lines:
 
     def _connect(self, model: Model) -> list[Line]:
         if model.provider == "extractive":
-            lines = [Line("in this worker", Extractive(model))]
+            lines = [self._line("in this worker", lambda: Extractive(model))]
         else:
-            lines = [Line(each.label, self._remote(model, each)) for each in model.live_endpoints]
+            lines = [
+                self._line(each.label, partial(self._remote, model, each))
+                for each in model.live_endpoints
+            ]
         self._open += [line.provider for line in lines]
         return lines
 
+    def _line(self, label: str, make: Callable[[], Provider]) -> Line:
+        try:
+            return Line(label, make())
+        except (ModelyardError, ValueError) as error:
+            logger.error("%s can't be used: %s", label, error)
+            return Line(label, Broken(f"{label} can't be used: {error}"))
+
     def _remote(self, model: Model, endpoint: Endpoint) -> Provider:
-        client = make_client(endpoint, timeout_s=model.timeout_s, concurrency=model.concurrency)
+        # The pool bounds the calls in flight; a bound of the connections would only hide that.
+        client = make_client(endpoint, timeout_s=model.timeout_s, concurrency=0)
         self._clients.append(client)
         return OpenAI(model, endpoint, client)
+
+
+class Broken:
+    """Stands for an endpoint that can't be called: each call fails, and says why."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    async def complete(self, request: Request, *, request_id: str | None = None) -> Completion:
+        raise ProviderError(FailureKind.PERMANENT, self._why)
+
+    async def aclose(self) -> None:
+        """There is nothing to let go of."""

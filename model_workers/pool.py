@@ -26,11 +26,11 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
-from celery.exceptions import SoftTimeLimitExceeded, WorkerShutdown
+from celery.exceptions import Reject, SoftTimeLimitExceeded, WorkerShutdown
 from kombu.serialization import loads, prepare_accept_content
 
 from model_workers.coroutine_task import CoroutineTask, Outcome, tracing
-from modelyard.transport import tags
+from modelyard.transport import ledger
 
 logger = logging.getLogger("modelyard.pool")
 
@@ -42,7 +42,10 @@ FINISHERS = 4
 STOP_POLL_S = 0.1
 
 CANCEL_WAIT_S = 5.0
-"""For how long a cold shutdown waits for coroutines that are slow to take their cancellation."""
+"""For how long a shutdown waits for coroutines that are slow to take their cancellation."""
+
+FINISH_S = 15.0
+"""For how long a warm shutdown tries to store the outcomes it has while Redis is away."""
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -60,11 +63,13 @@ class Job:
     soft_timeout: float | None
     timeout: float | None
     delivery_tag: str = ""
+    connection: int = 0
     task: "asyncio.Task[None] | None" = None
     inner: "asyncio.Future[Any] | None" = None
     started: float = 0.0
     over_soft_limit: bool = False
     abandoned: bool = False
+    finishing: bool = False
     pool: "AsyncioPool | None" = field(default=None, repr=False)
 
     def terminate(self, signal: int | None = None) -> None:
@@ -88,6 +93,7 @@ class AsyncioPool(BasePool):
         self._jobs: dict[int, Job] = {}
         self._waiting: deque[Job] = deque()
         self._in_flight = 0
+        self._connection = 0
         self._news: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._hub: Any = None
         self._loop = asyncio.new_event_loop()
@@ -103,6 +109,11 @@ class AsyncioPool(BasePool):
         """Remember Celery's hub; called again after each reconnect."""
         self._hub = loop
         loop.call_soon(self._tell)
+
+    def flush(self) -> None:
+        """Forget what has not started: its connection was lost, and the broker gives it again."""
+        self._connection += 1
+        self._loop.call_soon_threadsafe(self._pump)
 
     def on_apply(
         self,
@@ -130,10 +141,10 @@ class AsyncioPool(BasePool):
             soft_timeout=soft_timeout or self.options.get("soft_timeout"),
             timeout=timeout or self.options.get("timeout"),
             delivery_tag=args[2]["properties"].get("delivery_tag", ""),
+            connection=self._connection,
             pool=self,
         )
         self._jobs[job.pid] = job
-        tags.hold(job.delivery_tag)
         self._loop.call_soon_threadsafe(self._admit, job)
         return job
 
@@ -155,26 +166,25 @@ class AsyncioPool(BasePool):
     def on_stop(self) -> None:
         """Warm shutdown: finish what is in flight; after the grace time, hand the rest back.
 
-        What is handed back stays unacknowledged, and kombu puts it back on its queue when the
-        channel closes, which comes next.
+        What is handed back stays unacknowledged, and is put back on its queue when the channel
+        closes, which comes next.
         """
         grace_s = self.app.conf.get("modelyard_shutdown_grace_s", 120.0)
         deadline = time.monotonic() + grace_s
         while self._jobs and time.monotonic() < deadline:
             self._tell()
             time.sleep(STOP_POLL_S)
-        if self._jobs:
-            logger.warning("handing back %d calls after %.0f s", len(self._jobs), grace_s)
-        self._close()
+        self._close(finish_s=FINISH_S)
 
     def on_terminate(self) -> None:
-        """Cold shutdown: hand back everything at once."""
-        self._close()
+        """Cold shutdown: hand back what runs; outcomes that are being stored get a moment."""
+        self._close(finish_s=CANCEL_WAIT_S)
 
-    def _close(self) -> None:
+    def _close(self, finish_s: float) -> None:
         if not self._thread.is_alive():
             return
-        asyncio.run_coroutine_threadsafe(self._abandon_all(), self._loop).result(timeout=30)
+        asyncio.run_coroutine_threadsafe(self._end(finish_s), self._loop).result()
+        self.app.backend.give_up.set()
         self._finishers.shutdown(wait=True)
         self._tell()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -224,7 +234,13 @@ class AsyncioPool(BasePool):
         # The prefetch count already bounds what is here, but not exactly: the limit is kept here.
         while self._waiting and self._in_flight < self.limit:
             job = self._waiting.popleft()
-            if not job.abandoned:
+            if (
+                job.abandoned
+                or job.connection < self._connection
+                or not ledger.hold(job.delivery_tag)
+            ):
+                self._jobs.pop(job.pid, None)
+            else:
                 self._in_flight += 1
                 job.task = self._loop.create_task(self._execute(job))
 
@@ -242,17 +258,24 @@ class AsyncioPool(BasePool):
             else:
                 outcome = None
             if not job.abandoned:
+                job.finishing = True
                 await self._loop.run_in_executor(
                     self._finishers, self._finish, job, outcome, (name, id, request, body)
                 )
         except asyncio.CancelledError:
             logger.debug("%s was abandoned", job.id)
-        except Exception:  # noqa: BLE001 - handed to Celery, which logs it and settles the message
-            self._say(job.error_callback, ExceptionInfo())
+        except Exception as error:
+            if job.finishing and not isinstance(error, Reject):
+                # Its outcome is not stored, so the message must come again.
+                logger.exception("%s: its outcome could not be stored", job.id)
+                ledger.owe_put_back([job.delivery_tag])
+            else:
+                # Celery logs it and settles the message.
+                self._say(job.error_callback, ExceptionInfo())
         finally:
             self._in_flight -= 1
             self._jobs.pop(job.pid, None)
-            self._say(tags.let_go, job.delivery_tag)
+            self._say(ledger.let_go, job.delivery_tag)
             self._pump()
 
     async def _outcome(self, job: Job, coroutine: Coroutine[Any, Any, Any]) -> Outcome:
@@ -292,24 +315,40 @@ class AsyncioPool(BasePool):
             self._say(job.timeout_callback, False, job.timeout)
 
     def _abandon(self, job: Job) -> None:
+        if job.finishing:
+            return  # It has its outcome, and that is being stored.
         job.abandoned = True
         if job.task is not None:
             job.task.cancel()
         else:
             self._jobs.pop(job.pid, None)
-            self._say(tags.let_go, job.delivery_tag)
 
-    async def _abandon_all(self) -> None:
+    async def _end(self, finish_s: float) -> None:
+        """Abandon what runs; let what has an outcome store it, but not for longer than that."""
         self._waiting.clear()
-        ending = []
-        for job in tuple(self._jobs.values()):
-            ending += [task for task in (job.task, job.inner) if task is not None]
+        running = [job for job in self._jobs.values() if not job.finishing]
+        if running:
+            logger.warning("handing back %d calls", len(running))
+        for job in running:
             self._abandon(job)
+        ending = [task for job in running for task in (job.task, job.inner) if task is not None]
         if ending:
             await asyncio.wait(ending, timeout=CANCEL_WAIT_S)
+        if await self._unstored(finish_s):
+            # Redis is away: end the finishers' waiting for it.
+            self.app.backend.give_up.set()
+            for job in await self._unstored(CANCEL_WAIT_S):
+                logger.error("%s: Redis is away and its outcome could not be stored", job.id)
         for task in self.app.tasks.values():
             if isinstance(task, CoroutineTask):
                 await task.aclose()
+
+    async def _unstored(self, timeout_s: float) -> list[Job]:
+        """Wait for outcomes to be stored, and return the jobs whose are not."""
+        storing = [job for job in self._jobs.values() if job.task is not None and job.finishing]
+        if storing:
+            await asyncio.wait([job.task for job in storing if job.task], timeout=timeout_s)
+        return [job for job in storing if job.task and not job.task.done()]
 
     # -- the finishers' side
 

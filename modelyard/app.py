@@ -82,6 +82,10 @@ def celery_conf(url: str, settings: Settings) -> Mapping[str, Any]:
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#result-backend-thread-safe
         "result_backend_thread_safe": True,
         "redis_backend_health_check_interval": 25,
+        # A server that hangs is an error after this long, not a wait for ever.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#redis-socket-timeout
+        "redis_socket_timeout": 20,
+        "redis_socket_connect_timeout": 5,
         "broker_connection_retry_on_startup": True,
         # Keep trying for ever: a yard whose Redis restarts at night must not need a person.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-connection-max-retries

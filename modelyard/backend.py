@@ -10,14 +10,20 @@ The keys, the encoding and the per-task channel stay Celery's, so `AsyncResult(i
 that knows only the broker's address works.
 """
 
+import logging
+import threading
 from typing import Any
 
+import redis
 from celery import states
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 
 from modelyard.errors import RequestFailed
 from modelyard.names import REPLY_CHANNEL_PREFIX
+from modelyard.redis_errors import passes
+
+logger = logging.getLogger("modelyard.backend")
 
 COMMIT = """
 local stored = redis.call('GET', KEYS[1])
@@ -38,7 +44,21 @@ return 1
 
 
 class Backend(RedisBackend):
-    """Result backend of every modelyard app, by `override_backends`."""
+    """Result backend of every modelyard app, by `override_backends`.
+
+    A write is tried again while Redis is away or refuses it, until `give_up` is set: the answer
+    it holds was paid for.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.give_up = threading.Event()
+
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        return not self.give_up.is_set() and (super().exception_safe_to_retry(exc) or passes(exc))
+
+    def _sleep(self, amount: float) -> None:
+        self.give_up.wait(amount)
 
     def _store_result(
         self,
@@ -49,21 +69,32 @@ class Backend(RedisBackend):
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
+        if state == states.REVOKED and request is None:
+            # A `revoke` that reached a worker which does not have the task. Whoever has it stores
+            # what becomes of it: a call that runs goes on, and its answer is paid for.
+            return result
         if isinstance(result, dict) and result.get("exc_type") == RequestFailed.__name__:
             traceback = None  # An expected end: where in our code it was raised tells nobody.
         meta = self._get_result_meta(
             result=result, state=state, traceback=traceback, request=request
         )
         meta["task_id"] = bytes_to_str(task_id)
-        self.client.eval(
-            COMMIT,
-            1,
-            self.get_key_for_task(task_id),
-            self.encode(meta),
-            self.expires,
-            reply_channel(request) if state in states.READY_STATES else "",
-            task_id,
-        )
+        final = state in states.READY_STATES
+        try:
+            self.client.eval(
+                COMMIT,
+                1,
+                self.get_key_for_task(task_id),
+                self.encode(meta),
+                self.expires,
+                reply_channel(request) if final else "",
+                task_id,
+            )
+        except (redis.RedisError, OSError) as error:
+            if final:
+                raise
+            # Not worth waiting for Redis, least of all in a worker that is told to stop.
+            logger.info("%s: the state %s is not stored: %s", task_id, state, error)
         return result
 
 

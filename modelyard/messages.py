@@ -67,6 +67,13 @@ class Request(Wire):
 
     @model_validator(mode="before")
     @classmethod
+    def _can_travel(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            check_encodable(data)
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
     def _text_is_one_user_message(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and "text" in data:
             rest = {key: value for key, value in data.items() if key != "text"}
@@ -232,3 +239,30 @@ def problems(error: ValidationError) -> str:
         f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}"
         for problem in error.errors(include_input=False)
     )
+
+
+MAX_DEPTH = 64
+"""How deep parameters may be nested: JSON parsers end at some hundreds."""
+
+
+def check_encodable(value: Any, depth: int = 0) -> None:
+    """Raise `ValueError` if some text in `value` is no Unicode, or it is nested too deep."""
+    if isinstance(value, str):
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"its text is not valid Unicode (a lone surrogate at {error.start})"
+                ) from None
+    elif isinstance(value, Mapping):
+        if depth == MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        for key, item in value.items():
+            check_encodable(key, depth + 1)
+            check_encodable(item, depth + 1)
+    elif isinstance(value, list | tuple):
+        if depth == MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        for item in value:
+            check_encodable(item, depth + 1)

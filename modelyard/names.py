@@ -24,13 +24,13 @@ REPLY_CHANNEL_PREFIX: Final = "modelyard:answers:"
 """A client's channel: the id of each of its requests is published there with its outcome."""
 
 SUBMITTED_KEY_PREFIX: Final = "modelyard:submitted:"
-"""Exists once a request with this id was submitted with `once`; expires with its result."""
+"""Exists once a message with this mark (a request's id, or a hop of it) was put on a queue."""
 
 DEAD_LETTERS_KEY: Final = "modelyard:dead_letters"
 """A hash from request id to `DeadLetter` as JSON."""
 
 ONCE_HEADER: Final = "modelyard-once"
-"""Message header: seconds for which a second message with the same id is not accepted."""
+"""Message header: a mark, and for how many seconds a second message with it is not accepted."""
 
 ROUTER_NODE: Final = "router"
 """Celery node name of a router worker, before the @."""
@@ -53,3 +53,8 @@ def route_event_id(request_id: str) -> str:
     the model was even called: there a task has one terminal state.
     """
     return f"{request_id}:route"
+
+
+def hop_mark(request_id: str, step: int) -> str:
+    """Return the mark by which the hop to the plan's step number `step` is made once."""
+    return f"{request_id}:{step}"

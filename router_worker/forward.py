@@ -26,13 +26,22 @@ class Refused:
     letter: DeadLetter
 
 
-def forward(id: str, payload: Any, catalog: Catalog, now: float) -> Forwarded | Refused:
-    """Return where a request goes. Bad input is a dead letter, never an exception."""
+def forward(
+    id: str, payload: Any, catalog: Catalog, now: float, expires: float | None = None
+) -> Forwarded | Refused:
+    """Return where a request goes. Bad input is a dead letter, never an exception.
+
+    `expires` is when its task message does; the earlier of it and the deadline counts. Both and
+    `now` are seconds since the epoch.
+    """
     raw = dict(payload) if isinstance(payload, Mapping) else {"received": payload}
     try:
         request = Request.decode(raw)
     except ValidationError as error:
         return refused(id, DeadReason.INVALID, f"not a request: {problems(error)}", raw, now)
+    ends = [end for end in (request.deadline, expires) if end is not None]
+    if ends:
+        request = request.model_copy(update={"deadline": min(ends)})
     if request.deadline is not None and now >= request.deadline:
         return refused(id, DeadReason.EXPIRED, "its deadline passed before it was routed", raw, now)
     try:

@@ -1,7 +1,7 @@
 """The router's task, and the strategy by which a Celery worker runs it.
 
 A strategy is Celery's own extension point for how a worker handles a task's messages
-(`Task.Strategy`). This one routes in the consumer itself: no pool, no result, no second decoding.
+(`Task.Strategy`). This one routes in the consumer itself: no pool, no result, one decoding.
 All the rest stays Celery's: the queue is consumed by the worker's own consumer, so `inspect`,
 `control`, warm shutdown and Flower's list of queues need nothing of us.
 """
@@ -9,24 +9,31 @@ All the rest stays Celery's: the queue is consumed by the worker's own consumer,
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
-from celery import Task, states
+import redis
+from celery import Task
 from celery.app.task import Context
 from celery.exceptions import Ignore
 from celery.worker import state as worker_state
 from celery.worker.strategy import default as default_strategy
-from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.exceptions import OperationalError
 
 from modelyard.catalog import Catalog
-from modelyard.dead_letters import as_error, bury
+from modelyard.dead_letters import end
 from modelyard.errors import InvalidRequest
 from modelyard.messages import DeadReason
-from modelyard.names import CALL_TASK, ROUTE_TASK, model_queue, route_event_id
+from modelyard.names import CALL_TASK, ROUTE_TASK, hop_mark, model_queue, route_event_id
 from modelyard.publish import publish, task_message
+from modelyard.received import argument
+from modelyard.redis_errors import passes
 from router_worker.forward import Forwarded, Refused, forward, refused, summary
 
 logger = logging.getLogger("modelyard.router")
+
+REFUSED_S = 1.0
+"""How long the router waits before it writes again to a Redis that refused it, in seconds."""
 
 
 class RouteTask(Task):
@@ -36,19 +43,20 @@ class RouteTask(Task):
     acks_late = True
     ignore_result = False
     catalog: Catalog
+    once_s = 3600
 
     def run(self, payload: Any) -> None:
-        """Route one request in a pool: the path of messages with an ETA or an expiry."""
+        """Route one request in a pool: the path of messages with an ETA."""
         request = self.request
-        self.hop(request.id, payload, request.reply_to or "")
+        self.hop(request.id, payload, request.reply_to or "", expiry(request.expires))
         raise Ignore
 
-    def hop(self, id: str, payload: Any, reply_to: str) -> str:
+    def hop(self, id: str, payload: Any, reply_to: str, expires: float | None) -> str:
         """Send a request on, or end it, and return in a few words what was done.
 
         The message may be acknowledged only after this has returned.
         """
-        outcome = forward(id, payload, self.catalog, time.time())
+        outcome = forward(id, payload, self.catalog, time.time(), expires)
         if isinstance(outcome, Refused):
             return self.end(outcome, reply_to)
         return self.send_on(id, outcome, reply_to)
@@ -67,6 +75,9 @@ class RouteTask(Task):
             reply_to=reply_to,
             parent_id=route_event_id(id),
             shadow=queue,
+            # A router that dies between this and its ack routes the request again.
+            mark=hop_mark(id, 0),
+            once_s=self.once_s,
         )
         with self.app.producer_pool.acquire(block=True) as producer:
             publish(producer, message)
@@ -78,11 +89,38 @@ class RouteTask(Task):
         logger.warning(
             "request %s is a dead letter: %s: %s", letter.id, letter.reason, letter.message
         )
-        bury(self.app, letter)
-        self.app.backend.store_result(
-            letter.id, as_error(letter), states.FAILURE, request=Context(reply_to=reply_to)
-        )
+        end(self.app, letter, reply_to)
         return f"dead letter: {letter.reason}"
+
+    def take(self, message: Any, reply_to: str) -> str:
+        """Route one message whatever is in it, waiting while Redis refuses to be written to.
+
+        Raises connection errors, upon which the worker reconnects and the message comes again,
+        and `WorkerShutdown`.
+        """
+        id = message.headers["id"]
+        while True:
+            try:
+                return self.take_once(id, message, reply_to)
+            except redis.ResponseError as error:
+                if not passes(error):
+                    raise
+                logger.warning("Redis refuses to be written to, trying again: %s", error)
+                worker_state.maybe_shutdown()
+                time.sleep(REFUSED_S)
+
+    def take_once(self, id: str, message: Any, reply_to: str) -> str:
+        """Route one message. A request that breaks the router is a dead letter, not its end."""
+        try:
+            return self.hop(id, argument(message), reply_to, expiry(message.headers.get("expires")))
+        except InvalidRequest as error:
+            why = str(error)
+        except (redis.RedisError, OperationalError, OSError):
+            raise
+        except Exception as error:
+            logger.exception("request %s can't be routed", id)
+            why = f"the router failed on it: {type(error).__name__}"
+        return self.end(refused(id, DeadReason.INVALID, why, {}, time.time()), reply_to)
 
     def Strategy(self, task: Task, app: Any, consumer: Any) -> Callable[..., Any]:
         """Return the handler of this task's messages; Celery calls it at each connection."""
@@ -91,7 +129,10 @@ class RouteTask(Task):
 
         def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
             headers = message.headers
-            if body is not None or headers.get("eta") or headers.get("expires"):
+            if not isinstance(headers.get("id"), str):
+                logger.error("a message without an id is dropped: nobody can wait for its outcome")
+                return reject(logger, consumer.connection_errors)
+            if body is not None or headers.get("eta"):
                 return in_pool(message, body, ack, reject, callbacks)
             id = headers["id"]
             reply_to = message.properties.get("reply_to") or ""
@@ -114,15 +155,10 @@ class RouteTask(Task):
                 parent_id=None,
                 retries=0,
                 eta=None,
-                expires=None,
+                expires=headers.get("expires"),
             )
             send(consumer, "task-started", uuid=event_id)
-            try:
-                did = self.hop(id, payload_of(message), reply_to)
-            except InvalidRequest as error:
-                did = self.end(
-                    refused(id, DeadReason.INVALID, str(error), {}, time.time()), reply_to
-                )
+            did = self.take(message, reply_to)
             worker_state.total_count[self.name] += 1
             ack(logger, consumer.connection_errors)
             runtime = time.monotonic() - started
@@ -133,17 +169,16 @@ class RouteTask(Task):
         return handle
 
 
-def payload_of(message: Any) -> Any:
-    """Return the message's one argument. Raises `InvalidRequest` if it can't be read."""
-    try:
-        args, kwargs, _ = message.payload
-    except (DecodeError, ContentDisallowed, ValueError, TypeError) as error:
-        raise InvalidRequest(f"its message can't be read: {str(error)[:300]}") from error
-    if len(args) == 1 and not kwargs:
-        return args[0]
-    if not args and set(kwargs) == {"payload"}:
-        return kwargs["payload"]
-    return {"args": args, "kwargs": kwargs}
+def expiry(expires: str | datetime | None) -> float | None:
+    """Return a task message's expiry in seconds since the epoch. One that is none is ignored."""
+    if isinstance(expires, str):
+        try:
+            expires = datetime.fromisoformat(expires)
+        except ValueError:
+            return None
+    if expires is None:
+        return None
+    return (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp()
 
 
 def send(consumer: Any, type: str, **fields: Any) -> None:

@@ -9,11 +9,18 @@ RUNS := -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >
 PYTHON ?= $(shell for python in $(PYTHONS); do $$python $(RUNS) && echo $$python && break; done)
 
 BIN := .venv/bin
+
+# A Python that was asked for and is not the one in .venv: .venv is made again.
+ASKED_FOR := $(filter command environment,$(firstword $(origin PYTHON)))
+WHICH := -c 'import sys; print(sys.base_prefix, sys.version)' 2>/dev/null
+OTHER_PYTHON := $(if $(ASKED_FOR),$(shell \
+  [ "`$(PYTHON) $(WHICH)`" = "`$(BIN)/python $(WHICH)`" ] || echo other-python))
+
 UV := uv>=0.9,<1
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench lock clean other-python
 .DELETE_ON_ERROR:
 
 help: ## Say what there is
@@ -49,7 +56,9 @@ clean: ## Remove .venv and all that was built
 	  .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.requirements: requirements/dev.txt
+other-python:
+
+.venv/.requirements: requirements/dev.txt $(OTHER_PYTHON)
 	@if [ -z "$(PYTHON)" ]; then \
 	  echo "No Python 3.11 or later that can make virtual environments ($(PYTHONS))." >&2; \
 	  echo "Install one (on Debian and Ubuntu: python3 and python3-venv)," >&2; \

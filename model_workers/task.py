@@ -218,10 +218,13 @@ class CallTask(CoroutineTask):
         handle = default_strategy(task, app, consumer)
 
         def look(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
+            id = message.headers.get("id")
+            if not isinstance(id, str):
+                logger.error("a message without an id is dropped: nobody can wait for its outcome")
+                return reject(logger, consumer.connection_errors)
             try:
                 argument(message)
             except InvalidRequest as error:
-                id = str(message.headers.get("id"))
                 logger.warning("request %s is a dead letter: %s", id, error)
                 letter = dead_letter(id, {}, DeadReason.INVALID, str(error))
                 end(app, letter, message.properties.get("reply_to") or "")

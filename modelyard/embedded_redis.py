@@ -1,8 +1,15 @@
-"""A Redis server of our own, for whoever has none: a child process with its data on disk."""
+"""A Redis server of our own, for whoever has none, with its data on disk.
+
+It is a child of a small process of its own, `modelyard.redis_keeper`: the server must be there as
+long as a worker that uses it, even when we are killed.
+"""
 
 import logging
+import os
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +21,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from modelyard.errors import EmbeddedRedisError
-from modelyard.processes import ended_how, leashed, log_tail, private_folder
-from modelyard.redis_binary import RedisBinary, Source, find_redis
+from modelyard.processes import ended_how, log_tail, private_folder
+from modelyard.redis_binary import RedisBinary, Source, find_redis, note_version
 from modelyard.settings import config_dir
 from modelyard.state_lock import StateLock
 
@@ -23,18 +30,25 @@ log = logging.getLogger("modelyard.redis")
 
 PORT_TRIES: Final = 10
 POLL_S: Final = 0.02
+RETRY_S: Final = 0.2
 ANSWER_S: Final = 0.5
 """How long one question to the server may take before it is asked again, in seconds."""
+KEEPER_MARGIN_S: Final = 5.0
+"""What the keeper gets beyond the server's own time to end, in seconds."""
+KEEPER: Final = Path(__file__).with_name("redis_keeper.py")
 ADDRESS_TAKEN: Final = ("Address already in use", "Failed listening on port")
 
 
 class EmbeddedRedis:
     """A redis-server on a free port of this machine, with its data and log in `state_dir`.
 
-    Use it as a context manager, or call `start` and `stop`, from a thread that outlives the
-    server (see `modelyard.processes.leashed`). Only one can use a state folder at a time: a second
-    one waits up to `wait_s` for the first to end and calls `on_wait` with a line that says so.
-    `start` gives up early when `cancelled` says so. All errors are `EmbeddedRedisError`.
+    Use it as a context manager, or call `start` and `stop`. Only one can use a state folder at a
+    time: a second one waits up to `wait_s` for the first to end and calls `on_wait` with a line
+    that says so. `start` gives up early when `cancelled` says so.
+
+    When we are killed the server ends as soon as all workers that inherited `descriptors` have
+    ended, after `drain_s` seconds at most. Until then the folder is taken, and a second one waits
+    for that whatever its `wait_s`. All errors are `EmbeddedRedisError`.
     """
 
     def __init__(
@@ -42,11 +56,12 @@ class EmbeddedRedis:
         state_dir: Path,
         *,
         wait_s: float = 0.0,
+        drain_s: float = 0.0,
         start_timeout_s: float = 60.0,
         stop_timeout_s: float = 30.0,
         on_wait: Callable[[str], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
-        find: Callable[[], RedisBinary] | None = None,
+        find: Callable[[Path], RedisBinary] | None = None,
         free_port: Callable[[], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,14 +69,22 @@ class EmbeddedRedis:
         self.log_path = self.state_dir / "logs" / "redis.log"
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
+        self._drain_s = drain_s
         self._cancelled = cancelled
         self._find = find or find_redis
         self._free_port = free_port or unused_port
         self._clock = clock
         self._lock = StateLock(
-            self.state_dir, wait_s=wait_s, on_wait=on_wait, cancelled=cancelled, clock=clock
+            self.state_dir,
+            wait_s=wait_s,
+            drain_s=drain_s + stop_timeout_s + KEEPER_MARGIN_S,
+            on_wait=on_wait,
+            cancelled=cancelled,
+            clock=clock,
         )
-        self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._pid: int | None = None
+        self._users: tuple[int, int] | None = None
         self._binary: RedisBinary | None = None
         self._port: int | None = None
 
@@ -73,26 +96,38 @@ class EmbeddedRedis:
         return f"redis://127.0.0.1:{self._port}/0"
 
     @property
+    def binary(self) -> RedisBinary:
+        """Its program: where it was found and which version it is."""
+        if self._binary is None:
+            raise EmbeddedRedisError("the embedded Redis is not started")
+        return self._binary
+
+    @property
     def version(self) -> str:
         """The version of the server, such as `7.0.15`."""
-        return self._started_binary().version
+        return self.binary.version
 
     @property
     def source(self) -> Source:
         """Where its program was found."""
-        return self._started_binary().source
+        return self.binary.source
 
     @property
     def pid(self) -> int:
         """Process id of the server."""
-        if self._process is None:
+        if self._pid is None:
             raise EmbeddedRedisError("the embedded Redis is not started")
-        return self._process.pid
+        return self._pid
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What a worker must inherit, so that the server outlives it: for `Popen(pass_fds=...)`."""
+        return () if self._users is None else (self._users[1],)
 
     @property
     def alive(self) -> bool:
         """Whether the server runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._keeper is not None and self._keeper.poll() is None
 
     def __enter__(self) -> Self:
         self.start()
@@ -108,54 +143,52 @@ class EmbeddedRedis:
 
     def start(self) -> None:
         """Lock the state folder, start the server and wait until it has loaded its data."""
-        binary = self._find()
         self._lock.acquire()
         try:
             data = private_folder(self.state_dir / "redis")
             private_folder(self.log_path.parent)
-            check_data_is_readable_by(binary, data)
-            self._binary = binary
+            self._binary = binary = self._find(data)
+            self._users = os.pipe()
             self._start_on_free_port(binary)
+            note_version(data, binary)
             self._lock.describe(self.url)
         except BaseException:
             self.stop()
             raise
         log.info(
-            "started redis-server %s (from %s) on 127.0.0.1:%d, data in %s",
-            binary.version,
-            binary.source,
-            self._port,
-            data,
+            "started %s, %s, on 127.0.0.1:%d, data in %s", binary, binary.path, self._port, data
         )
 
     def revive(self) -> None:
         """Start the server again, on the same port, if it died: its clients only reconnect."""
-        if self.alive or self._process is None or self._port is None:
+        if self.alive or self._keeper is None or self._port is None:
             return
         log.error(
             "redis-server died (%s); starting it again on port %d",
-            ended_how(self._process.returncode),
+            ended_how(self._keeper.returncode),
             self._port,
         )
-        if not self._start_on(self._started_binary(), self._port):
-            raise EmbeddedRedisError(
-                f"port {self._port} of the Redis that died was taken meanwhile"
-            )
+        # If it was the keeper that was killed, the server still writes its data before it ends.
+        deadline = self._clock() + self._stop_timeout_s
+        while not self._start_on(self.binary, self._port):
+            if self._clock() >= deadline or self._cancelled():
+                raise EmbeddedRedisError(
+                    f"port {self._port} of the Redis that died was taken meanwhile"
+                )
+            time.sleep(RETRY_S)
 
     def stop(self) -> None:
         """End the server after it has written its data, and free the state folder."""
-        process, self._process = self._process, None
+        keeper, self._keeper = self._keeper, None
         try:
-            if process is not None:
-                self._end(process)
+            if keeper is not None:
+                self._end(keeper)
         finally:
-            self._port = None
+            self._port = self._pid = None
+            for descriptor in self._users or ():
+                os.close(descriptor)
+            self._users = None
             self._lock.release()
-
-    def _started_binary(self) -> RedisBinary:
-        if self._binary is None:
-            raise EmbeddedRedisError("the embedded Redis is not started")
-        return self._binary
 
     def _start_on_free_port(self, binary: RedisBinary) -> None:
         for _ in range(PORT_TRIES):
@@ -171,22 +204,38 @@ class EmbeddedRedis:
 
     def _start_on(self, binary: RedisBinary, port: int) -> bool:
         """Return whether the server answers on `port`; False if somebody else has that port."""
+        assert self._users is not None
         written = self.log_path.stat().st_size if self.log_path.exists() else 0
-        command = redis_command(binary, port, self.state_dir / "redis", self.log_path)
+        command = [
+            # By its path, without site-packages: a small process, there in no time.
+            *(sys.executable, "-I", "-S", str(KEEPER)),
+            str(self._users[0]),
+            ",".join(map(str, self._lock.descriptors)),
+            f"{self._drain_s:g}",
+            f"{self._stop_timeout_s:g}",
+            *redis_command(binary, port, self.state_dir / "redis", self.log_path),
+        ]
+        if self._keeper is not None and self._keeper.stdin is not None:
+            self._keeper.stdin.close()  # of one that has ended
         with self.log_path.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command line
-                leashed(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
+            self._keeper = keeper = subprocess.Popen(  # noqa: S603 - our own command line
+                command,
+                # Nobody but us holds the other end: it closes when we die.
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=output,
                 # Ctrl-C goes to all of the terminal's group: Redis must outlive the workers.
                 start_new_session=True,
                 # The lock is held as long as the server lives, should we be killed before it.
-                pass_fds=self._lock.descriptors,
+                pass_fds=(self._users[0], *self._lock.descriptors),
             )
-        return self._wait_until_ready(self._process, port, written)
+        assert keeper.stdout is not None
+        with keeper.stdout as told:
+            pid = told.readline()  # empty if there is no server, and then the keeper ends
+        self._pid = int(pid) if pid else None
+        return self._wait_until_ready(keeper, port, written)
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int, written: int) -> bool:
+    def _wait_until_ready(self, keeper: subprocess.Popen[bytes], port: int, written: int) -> bool:
         deadline = self._clock() + self._start_timeout_s
         with redis.Redis(
             host="127.0.0.1",
@@ -196,16 +245,15 @@ class EmbeddedRedis:
             retry=Retry(NoBackoff(), 0),
         ) as client:
             while True:
-                if process.poll() is not None:
+                if keeper.poll() is not None:
                     end = log_tail(self.log_path, since=written)
                     if any(sign in end for sign in ADDRESS_TAKEN):
                         return False
                     raise EmbeddedRedisError(
-                        f"redis-server {self._started_binary().version} ended while starting "
-                        f"({ended_how(process.returncode)}). The end of {self.log_path}:\n{end}"
+                        f"redis-server {self.binary.version} ended while starting "
+                        f"({ended_how(keeper.returncode)}). The end of {self.log_path}:\n{end}"
                     )
-                answering = answering_process(client)
-                if answering == process.pid:
+                if self._pid is not None and answering_process(client) == self._pid:
                     return True
                 if self._cancelled():
                     raise EmbeddedRedisError("stopped while Redis was starting")
@@ -216,18 +264,21 @@ class EmbeddedRedis:
                     )
                 time.sleep(POLL_S)
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        process.terminate()
+    def _end(self, keeper: subprocess.Popen[bytes]) -> None:
+        keeper.terminate()
         try:
-            process.wait(self._stop_timeout_s)
+            keeper.wait(self._stop_timeout_s + KEEPER_MARGIN_S)
         except subprocess.TimeoutExpired:
+            keeper.kill()
+            keeper.wait()
+        if keeper.stdin is not None:
+            keeper.stdin.close()
+        if keeper.returncode == -signal.SIGKILL:
             log.error(
-                "redis-server did not end within %g s of SIGTERM and is killed; "
+                "redis-server did not end within %g s of SIGTERM and was killed; "
                 "up to the last second of its data may be lost",
                 self._stop_timeout_s,
             )
-            process.kill()
-            process.wait()
 
 
 def redis_command(binary: RedisBinary, port: int, data: Path, log_path: Path) -> list[str]:
@@ -256,20 +307,6 @@ def answering_process(client: "redis.Redis") -> int | None:
         return None
     assert isinstance(info, dict)
     return int(info["process_id"])
-
-
-def check_data_is_readable_by(binary: RedisBinary, data: Path) -> None:
-    """Raise if `data` was written by Redis 7 or later and `binary` is older.
-
-    An older server would not see that data and start empty, without a word.
-    """
-    # https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/ (Redis >= 7.0.0)
-    if (data / "appendonlydir").is_dir() and binary.numbers < (7,):
-        raise EmbeddedRedisError(
-            f"{data} was written by Redis 7 or later, and only redis-server {binary.version} "
-            f"(from {binary.source}) is here: put the newer one back on PATH, or move that folder "
-            "away to start empty"
-        )
 
 
 def unused_port() -> int:

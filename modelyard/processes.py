@@ -3,6 +3,8 @@
 On Linux a leashed process gets SIGTERM from the kernel when we die, even by `kill -9`
 (`PR_SET_PDEATHSIG`, see prctl(2)). Elsewhere there is no such signal: whatever we start is
 stopped by us, and only a `kill -9` of us leaves it running, to be stopped by hand.
+
+Redis is not leashed to us: it must outlive the workers (see `modelyard.redis_keeper`).
 """
 
 import os

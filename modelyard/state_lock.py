@@ -5,8 +5,9 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from modelyard.errors import EmbeddedRedisError
 
@@ -16,8 +17,10 @@ POLL_S: Final = 0.05
 class StateLock:
     """An exclusive lock on the file `lock` in `state_dir`, freed by the kernel when we die.
 
-    The file says who holds it, for the message of whoever comes second. It is never removed:
-    a second process could hold a lock on a file that is no longer there.
+    Children that inherit `descriptors` hold it too, and go on holding it when we are killed. The
+    file says who holds it, for whoever comes second, and how long such children may take to end
+    (`drain_s`, in seconds): so long the second waits for them, however short its own `wait_s` is.
+    The file is never removed: a second process could hold a lock on one that is no longer there.
     """
 
     def __init__(
@@ -25,6 +28,7 @@ class StateLock:
         state_dir: Path,
         *,
         wait_s: float,
+        drain_s: float,
         on_wait: Callable[[str], None] | None,
         cancelled: Callable[[], bool],
         clock: Callable[[], float],
@@ -32,6 +36,7 @@ class StateLock:
         self._state_dir = state_dir
         self._path = state_dir / "lock"
         self._wait_s = wait_s
+        self._drain_s = drain_s
         self._on_wait = on_wait
         self._cancelled = cancelled
         self._clock = clock
@@ -65,7 +70,8 @@ class StateLock:
     def describe(self, url: str | None) -> None:
         """Write into the file who holds the lock and at which address its Redis is."""
         if self._descriptor is not None:
-            text = json.dumps({"pid": os.getpid(), "url": url}).encode()
+            holder = {"pid": os.getpid(), "url": url, "drain_s": self._drain_s}
+            text = json.dumps(holder).encode()
             os.pwrite(self._descriptor, text, 0)
             os.ftruncate(self._descriptor, len(text))
 
@@ -76,27 +82,67 @@ class StateLock:
             os.close(descriptor)
 
     def _wait_for(self, descriptor: int) -> None:
-        deadline = self._clock() + self._wait_s
+        since = self._clock()
         told = False
         while not try_lock(descriptor):
             holder = read_holder(descriptor)
-            who = f"process {holder['pid']}" if holder.get("pid") else "another process"
-            if self._clock() >= deadline:
-                url = holder.get("url")
-                use = f", or set MODELYARD_BROKER_URL={url} to use its Redis" if url else ""
-                raise EmbeddedRedisError(
-                    f"{self._state_dir} is in use by {who}: stop it or wait until it ends{use}, "
-                    "or set MODELYARD_STATE_DIR to another folder"
-                )
+            wait_s = max(self._wait_s, holder.drains_for_s)
+            if self._clock() >= since + wait_s:
+                raise EmbeddedRedisError(self._refusal(holder))
             if self._cancelled():
                 raise EmbeddedRedisError(f"stopped while waiting for {self._state_dir}")
             if not told:
                 told = True
                 if self._on_wait is not None:
                     self._on_wait(
-                        f"waiting for the earlier run to finish what is in flight ({who})"
+                        "waiting for the earlier run to finish what is in flight "
+                        f"({holder}, {wait_s:g} s at most)"
                     )
             time.sleep(POLL_S)
+
+    def _refusal(self, holder: "Holder") -> str:
+        use = f", or set MODELYARD_BROKER_URL={holder.url} to use its Redis" if holder.url else ""
+        return (
+            f"{self._state_dir} is in use by {holder}: stop it or wait until it ends{use}, "
+            "or set MODELYARD_STATE_DIR to another folder"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What the lock file says of who holds the lock; all None while that is being written."""
+
+    pid: int | None = None
+    url: str | None = None
+    drain_s: float = 0.0
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "another process"
+        if self.is_gone:
+            return f"what process {self.pid} left running when it was killed"
+        return f"process {self.pid}"
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process is dead, so that only its children hold the lock, and not for long.
+
+        Wrong across the borders of containers, and harmless there: whoever asks waits in vain.
+        """
+        if self.pid is None:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # alive, and somebody else's
+            return False
+        return False
+
+    @property
+    def drains_for_s(self) -> float:
+        """How long the lock may still be held although its holder is dead, in seconds."""
+        return self.drain_s if self.is_gone else 0.0
 
 
 def try_lock(descriptor: int) -> bool:
@@ -108,10 +154,10 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
-def read_holder(descriptor: int) -> dict[str, Any]:
-    """Return what the lock file says; {} while its holder is writing it."""
+def read_holder(descriptor: int) -> Holder:
+    """Return what the lock file says."""
     try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
-    except ValueError:
-        return {}
-    return holder if isinstance(holder, dict) else {}
+        said = json.loads(os.pread(descriptor, 4096, 0))
+        return Holder(said["pid"], said["url"], said.get("drain_s", 0.0))
+    except (ValueError, KeyError, TypeError):  # being written
+        return Holder()

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -67,11 +67,15 @@ class Child:
         *,
         log_dir: Path,
         env: Mapping[str, str],
+        descriptors: Sequence[int] = (),
+        on_death: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec = spec
         self.log_path = log_dir / f"{spec.name}.log"
         self._env = env
+        self._descriptors = descriptors
+        self._on_death = on_death
         self._clock = clock
         self._health = Health()
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,18 +102,24 @@ class Child:
                 cwd=self.log_path.parent,
                 # Ctrl-C is for the yard alone, which then stops all in order.
                 start_new_session=True,
+                pass_fds=self._descriptors,
             )
         self._started_at = self._clock()
 
-    def watch(self) -> None:
-        """Start it again if it died and its backoff is over. Raises `YardFailed` when hopeless."""
+    def bury(self) -> bool:
+        """Return whether it died since the last look. Raises `YardFailed` when it is hopeless."""
+        if self._process is None or self._process.poll() is None:
+            return False
         now = self._clock()
-        if self._process is not None and self._process.poll() is not None:
-            self._mourn(self._process.returncode, now - self._started_at)
-            self._process = None
-            if not self._health.hopeless:
-                self._start_at = now + self._health.backoff_s
-        if self._start_at is not None and now >= self._start_at:
+        self._mourn(self._process.returncode, now - self._started_at)
+        self._process = None
+        if not self._health.hopeless:
+            self._start_at = now + self._health.backoff_s
+        return True
+
+    def start_if_due(self) -> None:
+        """Start it again if it died and its backoff is over."""
+        if self._start_at is not None and self._clock() >= self._start_at:
             self.start()
 
     def terminate(self) -> None:
@@ -143,6 +153,7 @@ class Child:
                 self._health.backoff_s,
                 self.log_path,
             )
+            self._on_death(death_notice(name, returncode))
             return
         failure = (
             f"{name} died {EARLY_DEATHS} times within {EARLY_S:g} s of its start, at last with "
@@ -153,8 +164,19 @@ class Child:
         log.error("going on without %s", failure)
 
 
+def death_notice(name: str, returncode: int) -> str:
+    """Return what to tell people about a child that died and is started again."""
+    how = ended_how(returncode)
+    was = f"was {how}" if returncode < 0 else f"died ({how})"
+    return f"{name} {was} and is started again"
+
+
 class Children:
-    """Processes that are started together and stopped together."""
+    """Processes that are started together and stopped together.
+
+    They inherit `descriptors`. `on_death` gets a line for people for each that is started again,
+    and `on_all_dead` is called when none of them runs any more, before the first starts again.
+    """
 
     def __init__(
         self,
@@ -162,10 +184,24 @@ class Children:
         *,
         log_dir: Path,
         env: Mapping[str, str],
+        descriptors: Sequence[int] = (),
+        on_death: Callable[[str], None] = lambda _: None,
+        on_all_dead: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._children = [Child(spec, log_dir=log_dir, env=env, clock=clock) for spec in specs]
+        self._on_all_dead = on_all_dead
+        self._children = [
+            Child(
+                spec,
+                log_dir=log_dir,
+                env=env,
+                descriptors=descriptors,
+                on_death=on_death,
+                clock=clock,
+            )
+            for spec in specs
+        ]
 
     def start(self) -> None:
         """Start them all."""
@@ -177,8 +213,11 @@ class Children:
 
     def watch(self) -> None:
         """Start again whatever died. Raises `YardFailed` when that is pointless."""
+        died = [child.bury() for child in self._children]
+        if any(died) and not any(child.running() for child in self._children):
+            self._on_all_dead()
         for child in self._children:
-            child.watch()
+            child.start_if_due()
 
     def stop(self, grace_s: float, *, hurry: Callable[[], bool] = lambda: False) -> None:
         """Tell all to finish and end; after `grace_s`, or in a `hurry`, kill what is left."""

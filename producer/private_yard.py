@@ -2,12 +2,14 @@
 
 The yard is a process of its own in a session of its own, at the other end of a pipe. When the
 command ends, even by `kill -9`, the pipe closes: the yard's workers finish their calls, store the
-answers and end. A later run on the same state folder waits for that and pays for nothing twice.
+answers and end. So they do when it is the yard's process that is killed. A later run on the same
+state folder waits for that and pays for nothing twice.
 """
 
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -32,8 +34,10 @@ class PrivateYard:
     """A yard that lives as long as this context manager, on a Redis in `state_dir`.
 
     `on_notice` gets a line for people when something takes long. `lock_wait_s` is how long to wait
-    for an earlier yard of this folder; by default as long as that one may take to end. `command`
-    replaces the command line of the yard, for tests. Entering raises `YardFailed`.
+    for an earlier yard of this folder; by default as long as that one may take to end. With
+    `remove_state` the yard removes `state_dir` when it has ended in order, also after a `kill -9`
+    of this command: for a temporary one, which no later run looks for. `command` replaces the
+    command line of the yard, for tests. Entering raises `YardFailed`.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class PrivateYard:
         processes: int = 1,
         on_notice: Callable[[str], None] = lambda _: None,
         lock_wait_s: float | None = None,
+        remove_state: bool = False,
         python: str = sys.executable,
         command: Sequence[str] | None = None,
     ) -> None:
@@ -58,6 +63,7 @@ class PrivateYard:
             catalog=catalog,
             processes=processes,
             lock_wait_s=self._end_s if lock_wait_s is None else lock_wait_s,
+            remove_state=remove_state,
             python=python,
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,11 +91,22 @@ class PrivateYard:
         self._stop()
 
     def check(self) -> None:
-        """Raise `YardFailed` if the yard ended before it was told to: no answer will come."""
-        if self._process is not None and self._process.poll() is not None:
-            assert self._process.stdout is not None
-            for line in self._process.stdout:
-                self._hear(line)
+        """Pass on what the yard says meanwhile, to be called often.
+
+        Raises `YardFailed` if it ended before it was told to: no answer will come.
+        """
+        if self._process is None:
+            return
+        ended = self._process.poll() is not None
+        assert self._process.stdout is not None
+        said = select.poll()
+        said.register(self._process.stdout, select.POLLIN)
+        while said.poll(0):
+            line = self._process.stdout.readline()
+            if not line:
+                break
+            self._hear(line)
+        if ended:
             raise self._died()
 
     def _start(self) -> None:
@@ -101,6 +118,7 @@ class PrivateYard:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                bufsize=0,  # nothing is read ahead: `check` asks the pipe whether there is more
                 env=with_import_path(os.environ),
                 start_new_session=True,
             )
@@ -164,6 +182,7 @@ def yard_command(
     catalog: Path | None,
     processes: int,
     lock_wait_s: float,
+    remove_state: bool = False,
     python: str = sys.executable,
 ) -> list[str]:
     """Return the command line of a private yard."""
@@ -175,5 +194,6 @@ def yard_command(
         *(() if catalog is None else ("--catalog", str(catalog))),
         *("--processes", str(processes)),
         *("--lock-wait-s", f"{lock_wait_s:g}"),
+        *(("--remove-state",) if remove_state else ()),
         "--no-flower",
     ]

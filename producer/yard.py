@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -18,10 +19,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from kombu.exceptions import OperationalError
+from redis import RedisError
+
 from modelyard.embedded_redis import EmbeddedRedis, unused_port
 from modelyard.errors import EmbeddedRedisError, ModelyardError
 from modelyard.processes import log_tail, private_folder
 from modelyard.settings import config_dir, load_settings
+from producer.broker_check import wait_for_broker
 from producer.children import (
     EARLY_DEATHS,
     EARLY_S,
@@ -40,6 +45,8 @@ log = logging.getLogger("modelyard.yard")
 
 FLOWER_PORT: Final = 5555
 FLOWER_GRACE_S: Final = 5.0
+BROKER_WAIT_S: Final = 5.0
+"""How long a broker that was given may be away at the start, in seconds."""
 GRACE_MARGIN_S: Final = 15.0
 """What a worker gets beyond its own grace to hand back its messages and end, in seconds."""
 
@@ -58,9 +65,12 @@ class Yard:
     """Runs everything on this machine until it is told to stop.
 
     `broker_url` None starts a Redis in `state_dir`; a second yard there waits up to `lock_wait_s`
-    for the first to end. `processes` is the number of workers per model. `grace_s` is how long
-    workers may finish what is in flight; by default `MODELYARD_SHUTDOWN_GRACE_S` and a margin.
-    `workers` replaces the router and the model pools, for tests and for unusual yards.
+    for the first to end, and as long as need be for what a first that was killed left in flight.
+    A given broker must answer within `broker_wait_s`. `processes` is the number of workers per
+    model. `grace_s` is how long workers may finish what is in flight; by default
+    `MODELYARD_SHUTDOWN_GRACE_S` and a margin. `private` says that nobody else is told the address
+    of our Redis, so that all of its workers are ours. `workers` replaces the router and the model
+    pools, for tests and for unusual yards.
     """
 
     def __init__(
@@ -77,6 +87,8 @@ class Yard:
         loglevel: str = "INFO",
         grace_s: float | None = None,
         lock_wait_s: float = 0.0,
+        broker_wait_s: float = BROKER_WAIT_S,
+        private: bool = False,
         workers: Sequence[ChildSpec] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,12 +107,21 @@ class Yard:
             load_settings().shutdown_grace_s + GRACE_MARGIN_S if grace_s is None else grace_s
         )
         self._lock_wait_s = lock_wait_s
+        self._broker_wait_s = broker_wait_s
+        self._private = private
         self._clock = clock
 
     @property
     def log_dir(self) -> Path:
         """Where each part writes `<name>.log`."""
         return self._state_dir / "logs"
+
+    def remove_state(self) -> None:
+        """Remove the state folder of a yard that has ended."""
+        try:
+            shutil.rmtree(self._state_dir)
+        except OSError as error:
+            log.warning("%s could not be removed (%s) and can be deleted", self._state_dir, error)
 
     def run(
         self,
@@ -114,8 +135,9 @@ class Yard:
 
         In the main thread SIGINT, SIGTERM and SIGHUP stop it too, and a second one stops it at
         once. `stop_when_stdin_closes` begins an orderly stop when nobody holds the other end of
-        standard input any more. `notice` gets a line when something takes long. Raises
-        `EmbeddedRedisError` and, when a part can't be kept running, `YardFailed`.
+        standard input any more. `notice` gets a line when something takes long or died. Raises
+        `EmbeddedRedisError`, for a broker that was given `BrokerUnavailable` or `SettingsError`,
+        and, when a part can't be kept running, `YardFailed`.
         """
         with ExitStack() as stack:
             signals = stack.enter_context(StopSignals())
@@ -127,7 +149,7 @@ class Yard:
 
             try:
                 redis = self._start_redis(stack, notice, stopping)
-                self._start_children(stack, redis, ready, signals)
+                self._start_children(stack, redis, ready, signals, notice)
                 self._watch(redis, stopping)
             except EmbeddedRedisError as error:
                 if not stopping():
@@ -140,6 +162,12 @@ class Yard:
         self, stack: ExitStack, notice: Callable[[str], None], stopping: Callable[[], bool]
     ) -> EmbeddedRedis | None:
         if self._broker_url is not None:
+            wait_for_broker(
+                self._broker_url,
+                wait_s=self._broker_wait_s,
+                cancelled=stopping,
+                clock=self._clock,
+            )
             return None
 
         def waiting(line: str) -> None:
@@ -149,12 +177,14 @@ class Yard:
         redis = EmbeddedRedis(
             self._state_dir,
             wait_s=self._lock_wait_s,
+            # Should we be killed, the workers finish what they have in hand, as at an orderly stop.
+            drain_s=self._grace_s,
             on_wait=waiting,
             cancelled=stopping,
             clock=self._clock,
         )
         stack.enter_context(redis)
-        # The state folder is locked and the server is new: no worker can be alive.
+        # The state folder is locked and the server is new: no worker knows its address yet.
         restore_unacked(redis.url)
         return redis
 
@@ -164,6 +194,7 @@ class Yard:
         redis: EmbeddedRedis | None,
         ready: Callable[[Addresses], None],
         signals: StopSignals,
+        notice: Callable[[str], None],
     ) -> None:
         url = redis.url if redis is not None else self._broker_url
         assert url is not None
@@ -172,7 +203,13 @@ class Yard:
         flower = [] if port is None else [flower_spec(port, self._python)]
         self._flower_child = Children(flower, log_dir=self.log_dir, env=env, clock=self._clock)
         self._worker_children = Children(
-            self._workers, log_dir=self.log_dir, env=env, clock=self._clock
+            self._workers,
+            log_dir=self.log_dir,
+            env=env,
+            descriptors=() if redis is None else redis.descriptors,
+            on_death=lambda line: notice(f"{line}; {comes_back(own_redis=redis is not None)}"),
+            on_all_dead=lambda: self._queue_again(redis),
+            clock=self._clock,
         )
         # The workers end first and Redis last: they store what they finish.
         stack.callback(self._flower_child.stop, FLOWER_GRACE_S)
@@ -182,9 +219,7 @@ class Yard:
         ready(
             Addresses(
                 broker_url=url,
-                redis=None
-                if redis is None
-                else f"redis-server {redis.version} (from {redis.source})",
+                redis=None if redis is None else str(redis.binary),
                 flower=None if port is None else f"http://127.0.0.1:{port}",
                 logs=str(self.log_dir),
             )
@@ -207,9 +242,24 @@ class Yard:
             # Not stop.wait(): a signal handler could find its lock taken by the code it broke into.
             time.sleep(POLL_S)
 
+    def _queue_again(self, redis: EmbeddedRedis | None) -> None:
+        """Give back at once what workers had in hand that are all dead, if all of them are ours."""
+        if redis is None or not self._private:
+            return
+        try:
+            restore_unacked(redis.url)
+        except (OperationalError, RedisError, OSError) as error:
+            log.warning("what was in flight comes back after the visibility timeout: %s", error)
+
     def _stop_workers(self, signals: StopSignals) -> None:
         log.info("stopping; what is in flight has up to %g s to finish", self._grace_s)
         self._worker_children.stop(self._grace_s, hurry=lambda: signals.count > 1)
+
+
+def comes_back(*, own_redis: bool) -> str:
+    """Return when what a dead worker had in flight is done again, for people."""
+    later = "what it had in flight comes back after the visibility timeout"
+    return f"{later}, or at once when the run is started again" if own_redis else later
 
 
 def worker_specs(
@@ -251,12 +301,13 @@ def free_port_from(wanted: int) -> int:
         return wanted
 
 
-def serve(yard: Yard) -> int:
+def serve(yard: Yard, *, remove_state: bool = False) -> int:
     """Run a yard for the process at the other end of our pipes; return the exit code.
 
-    It lives as long as standard input is open. On standard output it says one JSON object per
-    line: `{"notice": TEXT}` any number of times, then `{"ready": Addresses}` or `{"error": TEXT}`;
-    an error may also follow later.
+    It lives as long as standard input is open. When it has ended in order it removes its state, if
+    it should `remove_state`: whoever else would do it may be dead. On standard output it says one
+    JSON object per line: `{"ready": Addresses}` once, `{"notice": TEXT}` any number of times
+    before and after it, and `{"error": TEXT}` at last if it fails.
     """
     private_folder(yard.log_dir)
     try:
@@ -270,6 +321,8 @@ def serve(yard: Yard) -> int:
         log.error("%s", error)
         say({"error": str(error)})
         return 1
+    if remove_state:
+        yard.remove_state()
     return 0
 
 
@@ -293,6 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--lock-wait-s", type=float, default=0.0)
     parser.add_argument("--flower", action=argparse.BooleanOptionalAction, default=False)
+    parser.add_argument("--remove-state", action="store_true")
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO,
@@ -308,7 +362,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             catalog=options.catalog,
             processes=options.processes,
             lock_wait_s=options.lock_wait_s,
-        )
+            private=True,
+        ),
+        remove_state=options.remove_state,
     )
 
 

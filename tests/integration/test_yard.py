@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,21 @@ import pytest
 import redis
 from kombu.connection import Connection
 from waiting import eventually
+from workers import CATALOG, KEY
 
+from modelyard.client import Client
 from modelyard.embedded_redis import EmbeddedRedis
-from modelyard.errors import ModelyardError
+from modelyard.errors import BrokerUnavailable, ModelyardError, SettingsError
+from modelyard.testing import FakeProvider, Gate, Reply
+from producer.broker_check import wait_for_broker
 from producer.children import ChildSpec, YardFailed, with_import_path
 from producer.private_yard import PrivateYard, yard_command
 from producer.unacked import restore_unacked
 from producer.yard import Addresses, Yard
 
-NO_BROKER = "redis://127.0.0.1:1/0"
+NO_BROKER = "redis://user:secret@127.0.0.1:1/0"
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only there killed yards tell workers")
 
 OPEN_REDIS = """
 import os, pathlib, signal, sys, time, redis
@@ -61,12 +67,37 @@ signal.pause()
 )
 
 
+KILLED_ONCE = (
+    OPEN_REDIS
+    + """
+if db.incr("lives") == 1: os.kill(os.getpid(), signal.SIGKILL)
+signal.pause()
+"""
+)
+HOLDS_A_MESSAGE_AND_IS_KILLED = (
+    OPEN_REDIS
+    + """
+from kombu import Connection
+with Connection(os.environ["MODELYARD_BROKER_URL"]) as connection:
+    queue = connection.SimpleQueue("model.small")
+    if db.incr("lives") == 1:
+        queue.put("paid for")
+        queue.get(timeout=20)
+        os.kill(os.getpid(), signal.SIGKILL)
+    db.set("got", queue.get(timeout=20).payload)
+    signal.pause()
+"""
+)
+
+Process = subprocess.Popen[bytes]
+
+
 def stand_in(code: str, name: str = "worker") -> ChildSpec:
     return ChildSpec(name, (sys.executable, "-c", code))
 
 
 @contextmanager
-def running(yard: Yard) -> Iterator[Addresses]:
+def running(yard: Yard, notice: Callable[[str], None] = lambda _: None) -> Iterator[Addresses]:
     """The yard in a thread of its own, until the block ends; then its error, if it had one."""
     told: list[Addresses] = []
     failures: list[ModelyardError] = []
@@ -74,7 +105,7 @@ def running(yard: Yard) -> Iterator[Addresses]:
 
     def run() -> None:
         try:
-            yard.run(told.append, stop)
+            yard.run(told.append, stop, notice=notice)
         except ModelyardError as failure:
             failures.append(failure)
         finally:
@@ -113,6 +144,20 @@ def is_running(pid: int) -> bool:
     return True
 
 
+@contextmanager
+def yard_to_kill(command: Sequence[object], **env: str) -> Iterator[tuple["Process", str]]:
+    """The process of a yard, to be killed, and the address of its Redis."""
+    with subprocess.Popen(
+        list(map(str, command)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=with_import_path({**os.environ, **env}),
+    ) as yard:
+        assert yard.stdout is not None
+        yield yard, json.loads(yard.stdout.readline())["ready"]["broker_url"]
+
+
 @pytest.fixture(autouse=True)
 def some_redis_is_here(redis_server: EmbeddedRedis) -> None:
     """Where no Redis can be started these tests say so in one way: see `redis_server`."""
@@ -124,7 +169,6 @@ def test_workers_finish_what_they_have_before_redis_ends(tmp_path: Path) -> None
         eventually(lambda: get(addresses.broker_url, "started"))
         assert addresses.redis is not None
         assert get(addresses.broker_url, "answer") is None
-        (tmp_path / "reply").touch()
     assert stored(tmp_path, "answer") == "stored"
 
 
@@ -150,10 +194,12 @@ def test_a_worker_that_dies_is_started_again(
     assert "(exit code 7); starting it again in 0.5 s" in caplog.text
 
 
-def test_a_worker_that_keeps_dying_fails_the_yard_and_shows_why(tmp_path: Path) -> None:
+def test_a_worker_that_keeps_dying_fails_the_yard_and_shows_why(
+    tmp_path: Path, redis_url: str
+) -> None:
     hopeless = ChildSpec("worker", ("/bin/sh", "-c", "echo no such model; exit 3"))
     yard = Yard(
-        NO_BROKER,
+        redis_url,
         tmp_path,
         [],
         flower=False,
@@ -180,11 +226,11 @@ def test_a_redis_that_dies_comes_back_at_its_address(tmp_path: Path) -> None:
         eventually(answers)
 
 
-def test_flower_moves_when_its_port_is_taken(tmp_path: Path) -> None:
+def test_flower_moves_when_its_port_is_taken(tmp_path: Path, redis_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         taken = stranger.getsockname()[1]
         yard = Yard(
-            NO_BROKER,
+            redis_url,
             tmp_path,
             [],
             flower=True,
@@ -198,23 +244,119 @@ def test_flower_moves_when_its_port_is_taken(tmp_path: Path) -> None:
             assert not addresses.flower.endswith(f":{taken}")
 
 
+def test_a_dead_broker_is_said_at_once_and_without_its_password(tmp_path: Path) -> None:
+    yard = Yard(NO_BROKER, tmp_path, [], flower=False, broker_wait_s=0.1, workers=[])
+    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1/0.*does not answer") as dead:
+        yard.run(lambda _: pytest.fail("it is not ready"), threading.Event())
+    assert "secret" not in str(dead.value)
+
+
+@pytest.mark.parametrize("url", ["", "localhost:6379", "amqp://localhost", "redis://h:port/0"])
+def test_an_address_that_is_no_redis_is_a_wrong_setting(tmp_path: Path, url: str) -> None:
+    yard = Yard(url, tmp_path, [], flower=False, workers=[])
+    with pytest.raises(SettingsError, match="MODELYARD_BROKER_URL"):
+        yard.run(lambda _: pytest.fail("it is not ready"), threading.Event())
+
+
+def test_a_broker_may_take_a_moment_to_answer(tmp_path: Path, redis_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unopened:
+        port = unopened.getsockname()[1]
+    real = int(redis_url.rsplit(":", 1)[1].removesuffix("/0"))
+    asked: list[float] = []
+
+    def clock() -> float:  # the broker is there after the second question
+        asked.append(time.monotonic())
+        if len(asked) == 3:
+            threading.Thread(target=forward_one, args=(port, real), daemon=True).start()
+        return asked[-1]
+
+    wait_for_broker(f"redis://127.0.0.1:{port}/0", wait_s=20, clock=clock)
+    assert len(asked) >= 3
+
+
+def forward_one(port: int, to: int) -> None:
+    """Pass one connection to `port` on to another, as far as a few short commands need."""
+    with socket.create_server(("127.0.0.1", port)) as door:
+        client, _ = door.accept()
+        with client, socket.create_connection(("127.0.0.1", to)) as server:
+            while asked := client.recv(4096):
+                server.sendall(asked)
+                client.sendall(server.recv(4096))
+
+
+@pytest.mark.parametrize("own_redis", [True, False])
+def test_a_worker_that_was_killed_is_told_to_people(
+    tmp_path: Path, redis_url: str, own_redis: bool
+) -> None:
+    told: list[str] = []
+    url = None if own_redis else redis_url
+    yard = Yard(url, tmp_path, [], flower=False, workers=[stand_in(KILLED_ONCE, "local-large")])
+    with running(yard, told.append) as addresses:
+        eventually(lambda: get(addresses.broker_url, "lives") == "2")
+    assert told == [
+        "local-large was killed by SIGKILL and is started again; what it had in flight comes back "
+        "after the visibility timeout"
+        + (", or at once when the run is started again" if own_redis else "")
+    ]
+
+
+def test_when_all_workers_of_a_private_yard_are_dead_their_messages_come_back_at_once(
+    tmp_path: Path,
+) -> None:
+    worker = stand_in(HOLDS_A_MESSAGE_AND_IS_KILLED)
+    with running(Yard(None, tmp_path, [], flower=False, private=True, workers=[worker])) as yard:
+        eventually(lambda: get(yard.broker_url, "got") == "paid for")
+
+
 def test_sigterm_stops_a_yard_in_order(tmp_path: Path) -> None:
-    script = stand_in_yard(tmp_path)
-    yard = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path / "state")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=with_import_path(os.environ),
-    )
-    with yard:
-        assert yard.stdout is not None
-        url = json.loads(yard.stdout.readline())["ready"]["broker_url"]
+    command = [sys.executable, stand_in_yard(tmp_path), tmp_path / "state"]
+    with yard_to_kill(command) as (yard, url):
         eventually(lambda: get(url, "started"))
-        (tmp_path / "state" / "reply").touch()
         yard.terminate()
         assert yard.wait(30) == 0
     assert stored(tmp_path / "state", "answer") == "stored"
+
+
+@LINUX
+def test_a_yard_that_is_killed_lets_its_workers_store_what_they_finish(tmp_path: Path) -> None:
+    command = [sys.executable, stand_in_yard(tmp_path), tmp_path / "state"]
+    with yard_to_kill(command) as (yard, url):
+        eventually(lambda: get(url, "started"))
+        yard.kill()
+    assert stored(tmp_path / "state", "answer") == "stored"
+
+
+@LINUX
+def test_a_yard_that_is_killed_pays_for_nothing_twice(tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(CATALOG)
+    state = tmp_path / "state"
+    command = yard_command(state, ["small"], catalog=catalog, processes=1, lock_wait_s=0)
+    gate = Gate()
+    told: list[str] = []
+
+    def open_gate(line: str) -> None:
+        told.append(line)
+        gate.open()
+
+    with FakeProvider(api_key=KEY) as fake, pytest.MonkeyPatch.context() as environ:
+        environ.setenv("FAKE_URL", fake.base_url)
+        environ.setenv("FAKE_KEY", KEY)
+        environ.setenv("MODELYARD_CATALOG", str(catalog))
+        fake.always("provider-small", Reply(text="paid once", gate=gate))
+        with yard_to_kill(command) as (yard, url), Client(url) as client:
+            id = client.submit("Summarize: a story", models=["small"]).id
+            fake.wait_until(lambda fake: fake.in_flight == 1, timeout_s=60)
+            yard.kill()
+        with (
+            PrivateYard(state, ["small"], command=command, on_notice=open_gate) as addresses,
+            Client(addresses.broker_url) as client,
+        ):
+            assert client.handle(id).result(30).text == "paid once"
+            # The router and the pool are there: whatever was left behind would be called by now.
+            assert client.submit("Summarize: another", models=["small"]).result(60).text
+        assert len(fake.calls) == 2
+    assert "waiting for the earlier run to finish what is in flight" in told[0]
 
 
 def stand_in_yard(tmp_path: Path) -> Path:
@@ -239,7 +381,6 @@ def private_yard(tmp_path: Path, **options: Any) -> PrivateYard:
 def test_a_private_yard_ends_with_its_command_and_keeps_what_it_finished(tmp_path: Path) -> None:
     with private_yard(tmp_path) as addresses:
         eventually(lambda: get(addresses.broker_url, "started"))
-        (tmp_path / "state" / "reply").touch()
     assert stored(tmp_path / "state", "answer") == "stored"
 
 
@@ -272,7 +413,6 @@ def test_a_command_that_is_killed_loses_no_call_in_flight(tmp_path: Path) -> Non
 
     def reply(notice: str) -> None:
         notices.append(notice)
-        (tmp_path / "state" / "reply").touch()
 
     with private_yard(tmp_path, on_notice=reply) as addresses:
         assert get(addresses.broker_url, "answer") == "stored"
@@ -293,6 +433,48 @@ def test_a_private_yard_passes_on_that_its_folder_is_in_use(tmp_path: Path) -> N
     in_use = pytest.raises(YardFailed, match=f"process {os.getpid()}")
     with EmbeddedRedis(tmp_path), in_use, yard:
         pass
+
+
+def test_a_command_hears_of_a_worker_that_was_killed(tmp_path: Path) -> None:
+    told: list[str] = []
+    yard = private_yard(tmp_path, on_notice=told.append)
+    with yard as addresses:
+        worker = int(eventually(lambda: get(addresses.broker_url, "started")) or 0)
+        os.kill(worker, signal.SIGKILL)
+
+        def is_told() -> bool:
+            yard.check()
+            return bool(told)
+
+        eventually(is_told)
+    assert "worker was killed by SIGKILL and is started again" in told[0]
+
+
+def test_a_temporary_yard_removes_its_state_although_its_command_was_killed(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    command = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, pathlib, time\n"
+            "from producer.private_yard import PrivateYard\n"
+            "with PrivateYard(pathlib.Path(sys.argv[1]), ['local-small'], remove_state=True):\n"
+            "    print('ready', flush=True)\n"
+            "    time.sleep(600)\n",
+            str(state),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=with_import_path(os.environ),
+    )
+    with command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "ready\n"
+        assert (state / "redis").is_dir()
+        command.kill()
+    eventually(lambda: not state.exists(), timeout_s=60)
 
 
 def test_a_command_notices_that_its_yard_is_gone(tmp_path: Path) -> None:

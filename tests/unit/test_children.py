@@ -11,6 +11,7 @@ from producer.children import (
     LONGEST_BACKOFF_S,
     Health,
     child_environment,
+    death_notice,
 )
 from producer.commands import flower_command, model_command, node_name, router_command
 
@@ -44,6 +45,11 @@ def test_only_early_deaths_in_a_row_are_hopeless(lives_s: list[float]) -> None:
 
 def test_the_backoff_doubles() -> None:
     assert [health_after([1.0] * n).backoff_s for n in range(1, 8)] == [0.5, 1, 2, 4, 8, 10, 10]
+
+
+def test_a_death_is_told_with_its_cause() -> None:
+    assert death_notice("small", -9) == "small was killed by SIGKILL and is started again"
+    assert death_notice("small", 3) == "small died (exit code 3) and is started again"
 
 
 def test_a_worker_consumes_its_own_queue_under_its_own_name() -> None:

@@ -89,7 +89,8 @@ class Retry(Part):
 
     `calls` counts the first call too. The wait before retry n is drawn from 0 to
     `base_s * 2**n`, at most `cap_s` ("full jitter"). A Retry-After up to `patience_s` is waited
-    for; for a longer one the request goes to the next model, if there is one.
+    for; for a longer one the request goes to the next model, if there is one. Nobody waits for more
+    than 15 minutes.
     """
 
     calls: Annotated[int, Field(ge=1, le=20)] = 3

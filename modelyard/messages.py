@@ -236,9 +236,14 @@ class DeadLetter(Wire):
 def problems(error: ValidationError) -> str:
     """Return what is wrong with a message in one line, without its content: it may be private."""
     return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}"
+        ": ".join([*filter(None, [".".join(map(str, problem["loc"]))]), told(problem["msg"])])
         for problem in error.errors(include_input=False)
     )
+
+
+def told(message: str) -> str:
+    """Return a validation message without pydantic's name for our own errors."""
+    return message.removeprefix("Value error, ")
 
 
 MAX_DEPTH = 64

@@ -1,12 +1,13 @@
 """The asyncio twin of `client.Client`: the same calls, awaited."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from modelyard.client import ONCE_S, Client, Handle
-from modelyard.errors import ModelyardError
+from modelyard.errors import BrokerUnavailable
 from modelyard.messages import Answer, Lane, Request
 from modelyard.settings import Settings
 
@@ -96,8 +97,8 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[AsyncHandle] = asyncio.Queue()
         by_handle: dict[Handle, list[AsyncHandle]] = {}
-        for handle in waited:
-            by_handle.setdefault(handle._handle, []).append(handle)
+        for each in waited:
+            by_handle.setdefault(each._handle, []).append(each)
 
         def put(done: Handle) -> None:
             # In the waiter's thread; the loop may have ended by then.
@@ -109,11 +110,15 @@ class AsyncClient:
         deadline = None if timeout_s is None else loop.time() + timeout_s
         for seen in range(len(waited)):
             left = None if deadline is None else max(0.0, deadline - loop.time())
-            try:
-                yield await asyncio.wait_for(arrived.get(), left)
-            except TimeoutError:
-                what = f"{len(waited) - seen} of {len(waited)} requests"
-                raise self._client._late(what, timeout_s) from None
+            handle = await first(arrived, left)
+            if handle is None:
+                await asyncio.to_thread(self._client._look, by_handle)
+                handle = await first(arrived, 0.0)
+            if handle is None:
+                raise self._client._late(
+                    f"{len(waited) - seen} of {len(waited)} requests", timeout_s
+                )
+            yield handle
 
 
 class AsyncHandle:
@@ -136,11 +141,23 @@ class AsyncHandle:
         ((future, _),) = await asyncio.to_thread(
             lambda: list(self._client._futures([self._handle]))
         )
-        try:
-            # Shielded: a caller that gives up must not cancel the wait of another.
-            outcome = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), timeout_s)
-        except TimeoutError:
-            raise self._client._late(f"request {self.id}", timeout_s) from None
-        if isinstance(outcome, ModelyardError):
-            raise outcome
-        return outcome
+        # Shielded: a caller that gives up must not cancel the wait of another.
+        ended = asyncio.shield(asyncio.wrap_future(future))
+        with contextlib.suppress(BrokerUnavailable):  # read and raised below
+            try:
+                await asyncio.wait_for(ended, timeout_s)
+            except TimeoutError:
+                await asyncio.to_thread(self._client._look, [self._handle])
+        return self._handle._read(future, timeout_s)
+
+
+async def first(
+    arrived: "asyncio.Queue[AsyncHandle]", timeout_s: float | None
+) -> AsyncHandle | None:
+    """Return what is there or comes within `timeout_s` seconds, or None."""
+    if not arrived.empty():
+        return arrived.get_nowait()
+    try:
+        return await asyncio.wait_for(arrived.get(), timeout_s)
+    except TimeoutError:
+        return None

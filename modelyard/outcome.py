@@ -13,37 +13,51 @@ TERMINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 Outcome = Answer | ModelyardError
 
 
-def read_outcome(raw: bytes | str) -> Outcome | None:
+def read_outcome(raw: bytes | str, id: str = "") -> Outcome | None:
     """Return the outcome in a stored result, or None if it is not final.
 
-    The format is Celery's: `{"status", "result", "task_id", "traceback"}`.
+    The format is Celery's: `{"status", "result", "task_id", "traceback"}`. What is no such thing
+    is a `RequestFailed` too: nothing else will ever be stored for `id`.
     """
-    meta = json.loads(raw)
-    id = str(meta.get("task_id", ""))
-    status = meta["status"]
+    try:
+        meta = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        return unreadable(id, f"no JSON: {error}")
+    if not isinstance(meta, dict) or not isinstance(meta.get("status"), str):
+        return unreadable(id, "no status")
+    id = str(meta.get("task_id") or id)
+    status: str = meta["status"]
+    result: Any = meta.get("result")
     if status not in TERMINAL_STATES:
         return None
     if status == "REVOKED":
         return RequestRevoked(f"request {id} was revoked before it was answered")
     if status == "FAILURE":
-        return failure(id, meta["result"])
+        return failure(id, result)
     try:
-        return Answer.decode(meta["result"])
+        return Answer.decode(result)
     except ValidationError as error:
-        return RequestFailed(
-            f"request {id}: its result is not an answer "
-            f"({error.error_count()} problems, first: {error.errors()[0]['msg']})",
-            id,
-            "invalid",
-        )
+        count, first = error.error_count(), error.errors()[0]["msg"]
+        return unreadable(id, f"no answer: {count} problems, first: {first}")
+
+
+def unreadable(id: str, why: str) -> RequestFailed:
+    """Return the error that a result stands for which is not one of ours."""
+    return RequestFailed(f"request {id}: its stored result can't be read ({why})", id, "invalid")
 
 
 def failure(id: str, result: Any) -> RequestFailed:
     """Return the error in a stored failure: a dead letter, or an error of the worker itself."""
     if not isinstance(result, dict):
         return RequestFailed(f"request {id}: {result}", id)
-    arguments = result.get("exc_message")
-    if result.get("exc_type") == RequestFailed.__name__ and isinstance(arguments, list | tuple):
-        return RequestFailed(*arguments)
-    text = ", ".join(map(str, arguments)) if isinstance(arguments, list | tuple) else arguments
-    return RequestFailed(f"request {id}: {result.get('exc_type')}: {text}", id)
+    kind, arguments = result.get("exc_type"), result.get("exc_message")
+    match arguments:
+        case [str(message), str(of), str(reason), list(attempts)] if (
+            kind == RequestFailed.__name__ and all(isinstance(each, dict) for each in attempts)
+        ):
+            return RequestFailed(message, of, reason, attempts)
+        case list():
+            text = ", ".join(map(str, arguments))
+        case _:
+            text = str(arguments)
+    return RequestFailed(f"request {id}: {kind}: {text}", id)

@@ -33,12 +33,13 @@ def task_message(
     parent_id: str | None = None,
     shadow: str | None = None,
     once_s: int | None = None,
+    mark: str | None = None,
     max_bytes: int | None = None,
 ) -> TaskMessage:
     """Return the message of one task with `payload` as its one argument.
 
     `summary` stands for the payload in logs, events and Flower: prompts do not belong there.
-    `once_s` makes the transport accept this id once within so many seconds. Raises
+    `once_s` makes the transport accept `mark`, by default the id, once in so many seconds. Raises
     `MessageTooLarge` above `max_bytes`.
     """
     message = app.amqp.as_task_v2(
@@ -61,7 +62,7 @@ def task_message(
         )
     headers = dict(message.headers)
     if once_s is not None:
-        headers[ONCE_HEADER] = once_s
+        headers[ONCE_HEADER] = [mark or id, once_s]
     return TaskMessage(queue, body, headers, message.properties)
 
 

@@ -4,13 +4,16 @@ Workers publish the id of each outcome on the channel of the client that submitt
 subscribes to that channel first and reads the results after, so nothing falls between the two.
 It reads everything it still waits for again after a lost connection, and every `SWEEP_S` seconds
 in case a notice was dropped. An id that another client submitted is heard on Celery's own channel.
+Only the thread talks to Redis: who asks it for something waits for no socket.
 """
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
+from multiprocessing.connection import wait
 from typing import Any
 
 import redis
@@ -22,11 +25,39 @@ from modelyard.outcome import Outcome, read_outcome
 logger = logging.getLogger("modelyard.waiter")
 
 SWEEP_S = 10.0
+LOOK_S = 0.5
+SOCKET_TIMEOUT_S = 5.0
 READ_AT_ONCE = 200
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 5.0
 
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
+
+
+class Bell:
+    """Wakes the one thread that waits for a socket, at once and without asking Redis."""
+
+    def __init__(self) -> None:
+        self._heard, self._rung = socket.socketpair()
+        self._heard.setblocking(False)
+        self._rung.setblocking(False)
+
+    def ring(self) -> None:
+        """Wake the thread, or let its next wait end at once."""
+        try:
+            self._rung.send(b"!")
+        except OSError as error:
+            logger.debug("it rings already, or nobody listens: %s", error)
+
+    def wait(self, other: socket.socket, timeout_s: float) -> None:
+        """Return when it rings, when `other` has something to read, or after `timeout_s`."""
+        if self._heard in wait([other, self._heard], timeout_s):
+            self._heard.recv(4096)
+
+    def close(self) -> None:
+        """Let go of both ends, in this process."""
+        self._heard.close()
+        self._rung.close()
 
 
 class Waiter:
@@ -45,9 +76,10 @@ class Waiter:
         self._futures: dict[str, Future[Outcome]] = {}
         self._foreign: set[str] = set()
         self._new: list[str] = []
+        self._looks: list[tuple[Sequence[str], threading.Event]] = []
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._client = redis.Redis.from_url(url, health_check_interval=25)
+        self._bell: Bell | None = None
         self.connected = False
 
     def expect(self, ids: Iterable[str], *, own: bool) -> Mapping[str, "Future[Outcome]"]:
@@ -64,69 +96,103 @@ class Waiter:
                     if not own:
                         self._foreign.add(id)
                 wanted[id] = future
-            if self._thread is None:
+            bell = self._bell
+            if bell is None or self._thread is None or not self._thread.is_alive():
+                bell = self._bell = Bell()
                 self._thread = threading.Thread(
-                    target=self._run, name="modelyard-waiter", daemon=True
+                    target=self._run, args=(bell,), name="modelyard-waiter", daemon=True
                 )
                 self._thread.start()
-        self._wake()
+        bell.ring()
         return wanted
+
+    def look(self, ids: Sequence[str]) -> None:
+        """Have these read from the store now, if it is there to be read within `LOOK_S` seconds.
+
+        For a last look before giving up: the notice of an outcome may be lost, or never sent.
+        """
+        seen = threading.Event()
+        with self._lock:
+            bell = self._bell
+            if bell is None or not self.connected:
+                return
+            self._looks.append((ids, seen))
+        bell.ring()
+        seen.wait(LOOK_S)
 
     def close(self) -> None:
         """Stop waiting; what is still open raises `BrokerUnavailable`."""
         self._closed.set()
-        self._wake()
+        if self._bell is not None:
+            self._bell.ring()
         if self._thread is not None:
             self._thread.join(timeout=10)
         self._fail_all(BrokerUnavailable("the client was closed"))
-        self._client.close()
 
-    def _wake(self) -> None:
-        try:
-            self._client.publish(self._channel, "")
-        except LOST as error:
-            # The thread is reconnecting, and reads everything when it is back.
-            logger.debug("no wake-up: %s", error)
+    def abandon(self) -> None:
+        """Let go of what is the parent's, in a child process that was forked: it has no thread."""
+        if self._bell is not None:
+            self._bell.close()
 
-    def _run(self) -> None:
+    def _run(self, bell: Bell) -> None:
         backoff_s = FIRST_BACKOFF_S
         lost_at: float | None = None
-        while not self._closed.is_set():
-            try:
-                with (
-                    redis.Redis.from_url(self._url, health_check_interval=25) as client,
-                    client.pubsub() as pubsub,
-                ):
-                    pubsub.subscribe(self._channel)
-                    pubsub.get_message(timeout=LAST_BACKOFF_S)
-                    self.connected = True
-                    backoff_s, lost_at = FIRST_BACKOFF_S, None
-                    self._listen(client, pubsub)
-            except (*LOST, redis.ResponseError) as error:
-                now = time.monotonic()
-                lost_at = lost_at if lost_at is not None else now
+        try:
+            while not self._closed.is_set():
+                try:
+                    with self._connect() as client, client.pubsub() as pubsub:
+                        pubsub.subscribe(self._channel)
+                        if pubsub.get_message(timeout=SOCKET_TIMEOUT_S) is None:
+                            raise redis.TimeoutError("no answer to SUBSCRIBE")
+                        self.connected = True
+                        backoff_s, lost_at = FIRST_BACKOFF_S, None
+                        self._listen(client, pubsub, bell)
+                except (*LOST, redis.ResponseError) as error:
+                    now = time.monotonic()
+                    lost_at = lost_at if lost_at is not None else now
+                    logger.warning("lost the broker (%s), again in %.1f s", error, backoff_s)
+                    if now - lost_at >= self._give_up_s:
+                        self._fail_all(
+                            BrokerUnavailable(f"no connection for {now - lost_at:.0f} s: {error}")
+                        )
+                except Exception as error:
+                    # A bug of ours, say: nobody may wait for ever for what is not waited for.
+                    logger.exception("waiting for outcomes failed, again in %.1f s", backoff_s)
+                    self._fail_all(BrokerUnavailable(f"waiting for outcomes failed: {error!r}"))
                 self.connected = False
-                logger.warning("lost the broker (%s), again in %.1f s", error, backoff_s)
-                if now - lost_at >= self._give_up_s:
-                    self._fail_all(
-                        BrokerUnavailable(f"no connection for {now - lost_at:.0f} s: {error}")
-                    )
                 self._closed.wait(backoff_s)
                 backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
+        finally:
+            self.connected = False
+            bell.close()
 
-    def _listen(self, client: redis.Redis, pubsub: Any) -> None:
+    def _connect(self) -> redis.Redis:
+        return redis.Redis.from_url(
+            self._url,
+            health_check_interval=25,
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=SOCKET_TIMEOUT_S,
+        )
+
+    def _listen(self, client: redis.Redis, pubsub: Any, bell: Bell) -> None:
         with self._lock:
             self._new = list(self._futures)
         next_sweep = time.monotonic() + SWEEP_S
         while not self._closed.is_set():
             ready = self._take_new(pubsub)
+            with self._lock:
+                looks, self._looks = self._looks, []
+            for ids, _ in looks:
+                ready += ids
             if time.monotonic() >= next_sweep:
                 with self._lock:
                     ready = list(self._futures)
                 next_sweep = time.monotonic() + SWEEP_S
             if not ready:
-                ready = self._heard(pubsub)
+                ready = self._heard(pubsub, bell)
             self._read(client, pubsub, ready)
+            for _, seen in looks:
+                seen.set()
 
     def _take_new(self, pubsub: Any) -> list[str]:
         """Subscribe to what is new and foreign, and return what is new and can be read now."""
@@ -138,16 +204,17 @@ class Waiter:
             pubsub.subscribe(*(RESULT_KEY_PREFIX + id for id in some))
         return own
 
-    def _heard(self, pubsub: Any) -> list[str]:
-        """Return the ids that a notice came for, waiting up to a second for the first."""
+    def _heard(self, pubsub: Any, bell: Bell) -> list[str]:
+        """Return the ids that a notice came for, waiting up to a second for one or the bell."""
+        connection = pubsub.connection
+        if not connection.can_read(timeout=0):  # nothing in its buffers either
+            bell.wait(connection._sock, 1.0)
         ids: list[str] = []
-        timeout_s = 1.0
-        while len(ids) < READ_AT_ONCE and (message := pubsub.get_message(timeout=timeout_s)):
-            timeout_s = 0.0
+        while len(ids) < READ_AT_ONCE and (message := pubsub.get_message(timeout=0)):
             channel = message["channel"].decode()
             if channel != self._channel and message["type"] in {"subscribe", "message"}:
                 ids.append(channel.removeprefix(RESULT_KEY_PREFIX))
-            elif message["type"] == "message" and message["data"]:
+            elif message["type"] == "message":
                 ids.append(message["data"].decode())
         return ids
 
@@ -158,7 +225,7 @@ class Waiter:
             stored = client.mget([RESULT_KEY_PREFIX + id for id in some])
             done = []
             for id, raw in zip(some, stored, strict=True):
-                outcome = read_outcome(raw) if raw is not None else None
+                outcome = read_outcome(raw, id) if raw is not None else None
                 if outcome is not None:
                     self._resolve(id, outcome)
                     done.append(id)
@@ -181,9 +248,11 @@ class Waiter:
         with self._lock:
             futures, self._futures = self._futures, {}
             self._foreign.clear()
-        for future in futures.values():
-            if not future.cancelled():
+        for id, future in futures.items():
+            try:
                 future.set_exception(error)
+            except InvalidStateError:
+                logger.debug("nobody waits for %s any more", id)
 
 
 def chunks(ids: Sequence[str]) -> Iterable[Sequence[str]]:

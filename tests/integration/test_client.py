@@ -3,18 +3,29 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from kombu.connection import Connection
 from waiting import eventually
 
-from modelyard import BrokerFull, BrokerUnavailable, Client, Handle, ResultTimeout
+from modelyard import AsyncClient, BrokerFull, BrokerUnavailable, Client, Handle, ResultTimeout
 from modelyard.embedded_redis import EmbeddedRedis
-from modelyard.errors import MessageTooLarge, SettingsError
+from modelyard.errors import (
+    BrokerError,
+    InvalidRequest,
+    MessageTooLarge,
+    RequestFailed,
+    SettingsError,
+)
 from modelyard.names import REPLY_CHANNEL_PREFIX, RESULT_KEY_PREFIX
 from modelyard.settings import Settings
 
@@ -241,3 +252,270 @@ def test_one_client_serves_many_threads(store: redis.Redis, client: Client) -> N
     for thread in threads:
         thread.join()
     assert len(set(ids)) == 160 == store.llen("requests")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"request": "a lone surrogate: \ud800"},
+        {"request": "q", "metadata": {"tenant": "\udfff"}},
+        {"request": "q", "params": {"stop": "\ud800"}},
+        {"request": "q", "params": {"tool": object()}},
+        {"request": "q", "id": "\ud800"},
+    ],
+    ids=["text", "metadata", "params", "object", "id"],
+)
+def test_what_can_t_be_encoded_is_an_invalid_request(
+    store: redis.Redis, client: Client, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        client.submit(**fields)
+    assert store.llen("requests") == 0
+
+
+def test_what_redis_refuses_is_not_tried_again(redis_url: str, store: redis.Redis) -> None:
+    store.set("requests", "no list")
+    # With so much patience another try would outlast the test.
+    with (
+        Client(redis_url, patience_s=3600) as client,
+        pytest.raises(BrokerError, match=r"the broker refused it: .*WRONGTYPE") as error,
+    ):
+        client.submit("hello")
+    assert not isinstance(error.value, BrokerUnavailable)
+
+
+def test_a_refusal_that_passes_is_waited_for(redis_url: str, store: redis.Redis) -> None:
+    def refusals() -> int:
+        return int(store.info("stats")["total_error_replies"])
+
+    store.replicaof("127.0.0.1", 1)
+    try:
+        with (
+            Client(redis_url, patience_s=0.3) as hasty,
+            pytest.raises(BrokerUnavailable, match="read only"),
+        ):
+            hasty.submit("hello")
+        with Client(redis_url, patience_s=60) as patient, ThreadPoolExecutor() as threads:
+            before = refusals()
+            submitted = threads.submit(patient.submit, "hello")
+            eventually(lambda: refusals() > before)
+            store.replicaof("NO", "ONE")
+            assert submitted.result(60).id
+    finally:
+        store.replicaof("NO", "ONE")
+    assert store.llen("requests") == 1
+
+
+def test_a_submit_waits_no_longer_for_other_threads_than_for_redis(redis_url: str) -> None:
+    with Client(redis_url, patience_s=0.3) as client:
+        pool = client._app.pool
+        busy = [pool.acquire(block=True) for _ in range(pool.limit)]
+        with pytest.raises(BrokerUnavailable, match="in use by other threads"):
+            client.submit("hello")
+        for connection in busy:
+            connection.release()
+        assert client.submit("hello").id
+
+
+def test_a_redis_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
+    def waits(handle: Handle) -> int:
+        """Each of these would cost a socket's timeout if it asked Redis for anything."""
+        late = 0
+        for _ in range(10):
+            try:
+                handle.result(0.1)
+            except (ResultTimeout, BrokerUnavailable):
+                late += 1
+        return late
+
+    with (
+        EmbeddedRedis(tmp_path) as server,
+        Client(server.url, patience_s=1) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        handle, new = client.submit_many(["hello", "hello"])
+        with pytest.raises(ResultTimeout):
+            client.handle("other").result(1)
+        assert client._waiter.connected
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            waiting = threads.submit(waits, handle)
+            submitting = threads.submit(client.submit, "hello")
+            listing = threads.submit(list, client.as_completed([new], 0.1))
+            eventually(lambda: waiting.done() and submitting.done() and listing.done())
+            assert waiting.result() == 10
+            assert isinstance(submitting.exception(), BrokerUnavailable)
+            assert isinstance(listing.exception(), ResultTimeout | BrokerUnavailable)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert client.submit("hello").id
+
+
+def test_a_result_that_can_t_be_read_stops_no_other(store: redis.Redis, client: Client) -> None:
+    bad, good = client.submit_many(["bad", "good"])
+    store.set(RESULT_KEY_PREFIX + bad.id, b"\x80\x04garbage")
+    with pytest.raises(RequestFailed, match=bad.id) as error:
+        bad.result(5)
+    assert error.value.reason == "invalid"
+    answer(store, good.id)
+    assert good.result(5).text == "hi"
+
+
+def test_a_bug_while_waiting_is_told_and_waiting_goes_on(
+    store: redis.Redis, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(raw: bytes, id: str) -> None:
+        raise RuntimeError("a bug")
+
+    handle = client.submit("hello")
+    answer(store, handle.id)
+    with monkeypatch.context() as patch:
+        patch.setattr("modelyard.waiter.read_outcome", broken)
+        with pytest.raises(BrokerUnavailable, match="a bug"):
+            handle.result(30)
+    assert handle.result(30).text == "hi"
+
+
+def test_a_waiting_thread_that_is_gone_is_replaced(store: redis.Redis, client: Client) -> None:
+    first, second = client.submit_many(["a", "b"])
+    answer(store, first.id)
+    first.result(5)
+    gone = client._waiter._thread
+    assert gone is not None
+    client._waiter._closed.set()
+    gone.join(20)
+    client._waiter._closed.clear()
+    answer(store, second.id)
+    assert second.result(20).text == "hi"
+
+
+def test_a_handle_that_was_given_up_can_be_waited_for_again(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server, Client(server.url) as client:
+        client._waiter._give_up_s = 0.1
+        handle, other = client.submit_many(["a", "b"])
+        with pytest.raises(ResultTimeout):
+            list(client.as_completed([handle, other], timeout_s=1))
+        os.kill(server.pid, signal.SIGKILL)
+        eventually(lambda: not server.alive)
+        with pytest.raises(BrokerUnavailable, match="no connection for"):
+            handle.result(60)
+        eventually(lambda: other._given_up)
+        server.revive()
+        assert not handle.done()
+        assert not other.done()
+        with redis.Redis.from_url(server.url) as store:
+            answer(store, handle.id)
+            answer(store, other.id)
+        assert {each.id for each in client.as_completed([other], 60)} == {other.id}
+        assert handle.result(60).text == other.result(0).text == "hi"
+
+
+def test_an_outcome_whose_notice_was_lost_is_found_before_giving_up(
+    store: redis.Redis, client: Client
+) -> None:
+    one, two, three = client.submit_many(["a", "b", "c"])
+    with pytest.raises(ResultTimeout):
+        list(client.as_completed([one, two, three], 1))
+    answer(store, one.id)
+    answer(store, two.id)
+    assert one.result(0).text == "hi"
+    seen = []
+    with pytest.raises(ResultTimeout, match="1 of 2"):
+        for handle in client.as_completed([two, three], 0):
+            seen.append(handle.id)
+    assert seen == [two.id]
+
+
+async def test_an_outcome_whose_notice_was_lost_is_found_on_asyncio_too(
+    store: redis.Redis, redis_url: str
+) -> None:
+    async with AsyncClient(redis_url) as client:
+        one, two, three = await client.submit_many(["a", "b", "c"])
+        with pytest.raises(ResultTimeout):
+            await three.result(1)
+        assert [handle async for handle in client.as_completed([], 0)] == []
+        with pytest.raises(ResultTimeout):
+            await one.result(0)
+        answer(store, one.id)
+        answer(store, two.id)
+        assert (await one.result(0)).text == "hi"
+        seen = []
+        with pytest.raises(ResultTimeout, match="1 of 2"):
+            async for handle in client.as_completed([two, three], 0):
+                seen.append(handle.id)
+        assert seen == [two.id]
+
+
+def test_the_handle_of_another_client_is_heard_on_celery_s_channel(
+    store: redis.Redis, client: Client, redis_url: str
+) -> None:
+    handle = client.submit("hello")
+    with Client(redis_url) as other, ThreadPoolExecutor() as threads:
+        waiting = threads.submit(list, other.as_completed([handle], 60))
+        channel = RESULT_KEY_PREFIX + handle.id
+        eventually(lambda: store.pubsub_numsub(channel)[0][1] == 1)
+        answer(store, handle.id)
+        assert waiting.result(60) == [handle]
+        assert handle.result(0).text == "hi"
+
+
+FORKED = """
+    import os, sys
+    import redis
+    from test_client import answer
+    from modelyard import Client
+
+    url = sys.argv[1]
+    client = Client(url)
+    before = client.submit("before")
+    with redis.Redis.from_url(url) as store:
+        answer(store, before.id)
+    assert before.result(30).text == "hi"  # there is a thread, and connections, to inherit
+    inherited = client.submit("inherited")
+    try:
+        inherited.result(0)
+    except TimeoutError:
+        pass
+    # What other threads may hold at that moment, and will never let go of in the child:
+    pool = client._app.pool
+    busy = [pool.acquire(block=True) for _ in range(pool.limit)]
+    lock = client._waiter._lock
+    lock.acquire()
+    child = os.fork()
+    if child:
+        lock.release()
+        for connection in busy:
+            connection.release()
+    with redis.Redis.from_url(url) as store:
+        if child:
+            _, status = os.waitpid(child, 0)
+            assert status == 0
+            assert inherited.result(30).text == "hi"
+            client.close()
+        else:
+            status = 1
+            try:
+                own = client.submit("own")
+                for handle in (own, inherited):
+                    answer(store, handle.id, client._channel)
+                    assert handle.result(30).text == "hi"
+                assert before.result(0).text == "hi"
+                assert store.llen("requests") == 3
+                client.close()
+                status = 0
+            finally:
+                os._exit(status)
+"""
+
+
+def test_a_forked_process_goes_on_with_its_parent_s_client(redis_url: str) -> None:
+    here = Path(__file__).parent
+    forked = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FORKED), redis_url],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert forked.returncode == 0, forked.stderr

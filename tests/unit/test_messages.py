@@ -3,12 +3,14 @@
 import json
 
 import pytest
-from hypothesis import given
+import redis
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from modelyard.client import broker_error, prepare
 from modelyard.errors import (
+    BrokerError,
     BrokerFull,
     BrokerUnavailable,
     InvalidRequest,
@@ -92,6 +94,15 @@ def test_a_request_without_text_is_refused_at_submit(text: str) -> None:
         prepare(text, {}, now=0.0, deadline_s=None)
 
 
+def test_what_json_has_no_form_for_is_refused_at_submit() -> None:
+    nested: dict[str, object] = {}
+    for _ in range(400):
+        nested = {"a": nested}
+    endless = Request.model_construct(messages=Request.of("q").messages, params=nested)
+    with pytest.raises(InvalidRequest):
+        prepare(endless, {}, now=0.0, deadline_s=None)
+
+
 def test_a_deadline_in_the_past_is_refused_at_submit() -> None:
     with pytest.raises(InvalidRequest, match="deadline_s"):
         prepare("hello", {}, now=0.0, deadline_s=0.0)
@@ -144,6 +155,38 @@ def test_a_result_that_is_no_answer_is_an_error_and_not_a_crash() -> None:
     assert isinstance(read_outcome(stored("SUCCESS", None)), RequestFailed)
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@given(st.binary(max_size=50))
+@example(b"\x80\x04garbage")
+@example(b"[" * 100_000)
+@example(b"1" * 5_000)
+@example(b"null")
+@example(b'{"result": 1}')
+def test_bytes_that_are_no_result_are_an_invalid_outcome(raw: bytes) -> None:
+    outcome = read_outcome(raw, "t")
+    assert isinstance(outcome, RequestFailed)
+    assert (outcome.id, outcome.reason) == ("t", "invalid")
+
+
+@given(
+    st.sampled_from(["SUCCESS", "FAILURE", "REVOKED"]),
+    json_values
+    | st.fixed_dictionaries({"exc_type": st.just("RequestFailed"), "exc_message": json_values}),
+)
+@example("FAILURE", {"exc_type": "RequestFailed", "exc_message": [1, 2, 3, 4, 5, 6]})
+@example("FAILURE", {"exc_type": "RequestFailed", "exc_message": ["why", "t", "error", [1]]})
+def test_a_final_result_of_whatever_form_is_an_outcome(status: str, result: object) -> None:
+    outcome = read_outcome(stored(status, result))
+    assert isinstance(outcome, RequestFailed | RequestRevoked)
+    assert repr(outcome)
+
+
 def test_an_answer_survives_the_result_backend() -> None:
     raw = {
         "id": "t",
@@ -165,10 +208,42 @@ def test_an_answer_survives_the_result_backend() -> None:
 
 
 def test_a_full_redis_and_a_lost_one_are_different_errors() -> None:
-    import redis
-
     full = redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
     wrapped = RuntimeError("batch")
     wrapped.__cause__ = full
     assert isinstance(broker_error(wrapped), BrokerFull)
     assert isinstance(broker_error(redis.ConnectionError("refused")), BrokerUnavailable)
+
+
+def test_what_redis_refuses_is_told_in_its_own_words() -> None:
+    refused = redis.ResponseError(
+        "Command # 1 (EVAL ...) of pipeline caused error: WRONGTYPE Operation against a key"
+    )
+    error = broker_error(refused)
+    assert type(error) is BrokerError
+    assert str(error) == "the broker refused it: WRONGTYPE Operation against a key"
+    assert type(broker_error(redis.exceptions.NoPermissionError("no LPUSH"))) is BrokerError
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        redis.exceptions.ReadOnlyError("You can't write against a read only replica."),
+        redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"),
+        redis.ResponseError("MISCONF Redis is configured to save RDB snapshots, but can't"),
+        redis.exceptions.ClusterDownError("The cluster is down"),
+        redis.exceptions.TryAgainError("Multiple keys request during rehashing of slot"),
+        redis.ResponseError("Error running script: @user_script:2: -READONLY You can't write"),
+    ],
+    ids=lambda refusal: type(refusal).__name__,
+)
+def test_a_refusal_that_passes_can_be_tried_again(refusal: redis.RedisError) -> None:
+    error = broker_error(refusal)
+    assert isinstance(error, BrokerUnavailable)
+    assert str(refusal) in str(error)
+
+
+def test_a_connection_lost_while_a_refusal_was_handled_is_a_lost_connection() -> None:
+    lost = redis.ConnectionError("reset by peer")
+    lost.__context__ = redis.ResponseError("unknown command HELLO")
+    assert isinstance(broker_error(lost), BrokerUnavailable)

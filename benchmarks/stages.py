@@ -51,7 +51,7 @@ PROBES: Mapping[str, Probes] = {
     ),
     "router": (
         *BROKER,
-        ("read the request", "router_worker.task:payload_of"),
+        ("read the request", "router_worker.task:argument"),
         ("decide", "router_worker.task:forward"),
         ("encode the call", "router_worker.task:RouteTask.send_on"),
         ("publish the call", "router_worker.task:publish"),

@@ -36,7 +36,10 @@ def passes(error: BaseException) -> bool:
             | redis.exceptions.NoPermissionError,
         ):
             return True
-        if isinstance(cause, redis.ResponseError) and str(cause).startswith(PASSING_CODES):
+        # Redis 6 quotes the refusal of a command inside a script: `... -OOM command not allowed`.
+        if isinstance(cause, redis.ResponseError) and any(
+            str(cause).startswith(code) or f"-{code} " in str(cause) for code in PASSING_CODES
+        ):
             return True
         cause = cause.__cause__
     return False

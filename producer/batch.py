@@ -1,42 +1,32 @@
 """`modelyard batch run`: a file in the OpenAI Batch format in, answers and errors out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
 
-from modelyard.catalog import Catalog, UnknownName
+from modelyard.catalog import Catalog
 from modelyard.catalog_file import default_catalog
-from modelyard.messages import Answer
-from modelyard.outcome import Outcome
 from modelyard.settings import Settings, load_settings
-from producer.document_summary import failure
+from producer.batch_line import PIECE, BatchLine, lines, read_lines
 from producer.job import Job
-from producer.job_run import Consoles, JobRun
+from producer.job_run import Consoles, JobOptions, run_job
 from producer.openai_batch import (
     BadLine,
-    answer_line,
-    bad_line_id,
+    asked_digest,
     bad_line_number,
-    error_line,
     is_output,
     parse,
-    read_line,
-    request_line_id,
     target,
 )
-from producer.output import OutputFile, Record, UsageError, check_output_path, print_line
-from producer.progress import Tally, show_summary
-from producer.run import WINDOW, PartRequest
+from producer.output import OutputFile, Record, UsageError, check_output_path
+from producer.progress import LiveProgress, Tally
+from producer.run import TOO_LARGE
 from producer.window import candidates
-
-COMMAND: Final = "batch run"
-PIECE: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class BatchOptions:
-    """Which file to work through, and where the answers go. `window` is requests in flight.
+class BatchOptions(JobOptions):
+    """Which file to work through, and where the answers go.
 
     Failures go to a file beside `output` (`errors_path`). `route` is for lines whose model is
     `auto`.
@@ -44,11 +34,7 @@ class BatchOptions:
 
     input: Path
     output: Path
-    as_json: bool = False
     route: str = "default"
-    retry_failed: bool = False
-    window: int = WINDOW
-    processes: int = 1
 
 
 @dataclass
@@ -61,45 +47,20 @@ class Survey:
 
 @dataclass
 class Done:
-    """What has an outcome already: requests by their custom_id, other lines by their number."""
+    """What has an outcome already, and the digest of what was asked.
 
-    custom_ids: set[str] = field(default_factory=set)
-    lines: set[int] = field(default_factory=set)
+    Requests are known by their custom_id; `bad` lines, which never became one, by their number.
+    """
 
+    answered: dict[str, str | None] = field(default_factory=dict)
+    failed: dict[str, str | None] = field(default_factory=dict)
+    bad: dict[int, str | None] = field(default_factory=dict)
 
-class BatchLine:
-    """A unit of `producer.run`: one line of the input, whatever is in it."""
-
-    def __init__(
-        self, key: str, custom_id: str | None, asked: PartRequest | dict[str, Any]
-    ) -> None:
-        """`asked` is the request, or the error line if there is none."""
-        self.key = key
-        self.custom_id = custom_id
-        self.answer: Answer | None = None
-        self._asked = asked if isinstance(asked, PartRequest) else None
-        self.line: dict[str, Any] | None = None if isinstance(asked, PartRequest) else asked
-
-    @property
-    def ended(self) -> bool:
-        """Whether its line can be written."""
-        return self.line is not None
-
-    def begin(self) -> Sequence[PartRequest]:
-        """Return its request, if it is one."""
-        asked, self._asked = self._asked, None
-        return () if asked is None else (asked,)
-
-    def heard(self, part: str, id: str, outcome: Outcome) -> Sequence[PartRequest]:
-        """Take the outcome."""
-        if isinstance(outcome, Answer):
-            assert self.custom_id is not None
-            self.answer = outcome
-            self.line = answer_line(self.custom_id, outcome)
-        else:
-            why = failure(outcome)
-            self.line = error_line(request_line_id(id), self.custom_id, why.reason, why.message)
-        return ()
+    def has(self, line: BatchLine) -> bool:
+        """Return whether this line needs no more work."""
+        if line.bad:
+            return line.number in self.bad
+        return line.key in self.answered or line.key in self.failed
 
 
 def run(
@@ -110,65 +71,157 @@ def run(
 ) -> int:
     """Work through the file, and return the exit code: 0, 1 if some failed, 130 if interrupted.
 
-    Raises `UsageError` (no such file, output in use), `CatalogError`, `SettingsError`,
-    `BrokerError`, `YardFailed` or `OutputFailed`.
+    Raises `UsageError` (no such file, output in use or of other questions), `UnknownName`,
+    `CatalogError`, `SettingsError`, `BrokerError`, `YardFailed` or `OutputFailed`.
     """
     settings = settings or load_settings()
     consoles = consoles or Consoles.standard()
     catalog = default_catalog(settings)
-    errors_at = errors_path(options.output)
-    _check_paths(options, errors_at)
-    line_limit = 3 * settings.max_message_bytes + PIECE
-    survey = look_over(options.input, line_limit, catalog, options.route)
-    with Job(options.output, COMMAND) as job:
-        tally = Tally()
-        output = OutputFile(options.output.resolve())
-        errors = OutputFile(errors_path(output.path))
-        done = _earlier(output, errors, job, tally, options.retry_failed)
-        work = JobRun(
-            job,
-            settings,
-            catalog,
-            [model.name for model in catalog.models if model.name in survey.models],
-            consoles,
-            tally=tally,
-            total=survey.lines,
-            window=options.window,
-            processes=options.processes,
+    work = Batch(options, settings.max_message_bytes, catalog)
+    return run_job(work, options, settings, catalog, consoles)
+
+
+class Batch:
+    """The work of `batch run`: lines of a file, each a unit of its own."""
+
+    command = "batch run"
+    what = "requests"
+
+    def __init__(self, options: BatchOptions, message_bytes: int, catalog: Catalog) -> None:
+        """Look the input over. Raises `UsageError` or `UnknownName`."""
+        self._options = options
+        self._catalog = catalog
+        # A line has escapes that the message has not, and an envelope.
+        self._line_limit = 3 * message_bytes + PIECE
+        output = options.output
+        self._errors_at = errors_path(output.resolve() if output.is_symlink() else output)
+        _check_paths(options, self._errors_at)
+        self._survey = look_over(options.input, self._line_limit, catalog, options.route)
+        self.models: Sequence[str] = [
+            model.name for model in catalog.models if model.name in self._survey.models
+        ]
+        self._output = OutputFile(output.resolve())
+        self._errors = OutputFile(errors_path(self._output.path))
+        self._done = Done()
+
+    def resume(self, job: Job, tally: Tally, note: Callable[[str], None]) -> int:
+        """Read the output and the errors: what is done, and what is to be tried again."""
+        done = self._done
+        retriable: set[str] = set()
+
+        def answered(record: Record) -> None:
+            done.answered[record["custom_id"]] = asked_digest(record)
+
+        def failed(record: Record) -> None:
+            number = bad_line_number(record)
+            if number is not None:
+                # Not by its custom_id: that may be another line's, whose duplicate this one is.
+                done.bad[number] = asked_digest(record)
+                return
+            done.failed[record["custom_id"]] = asked_digest(record)
+            if record["error"]["code"] != TOO_LARGE:
+                retriable.add(record["custom_id"])
+
+        self._output.read(answered, ours=is_output, interrupted=job.interrupted)
+        self._errors.read(failed, ours=is_output, interrupted=job.interrupted)
+        total = self._survey.lines
+        if done.answered or done.failed or done.bad:
+            total = self._compare(job, note)
+        for _ in done.answered:
+            tally.add_earlier(failed=False)
+        for custom_id in done.failed:
+            tally.add_earlier(failed=True, retriable=custom_id in retriable)
+        for _ in done.bad:
+            tally.add_earlier(failed=True)
+        # There is an output even if nothing was answered: programs open it without a look.
+        self._output.add_bytes(b"")
+        return total
+
+    def units(self) -> Iterator[BatchLine]:
+        """Yield a unit for each line that is not done."""
+        return (line for line in self._every_line() if not self._done.has(line))
+
+    def write(self, unit: BatchLine, tally: Tally, progress: LiveProgress) -> None:
+        """Put the line where it belongs."""
+        assert unit.line is not None
+        if unit.answer is not None:
+            self._output.add(unit.line)
+            tally.add_answer(unit.answer.model, unit.answer.cost_usd)
+        else:
+            self._errors.add(unit.line)
+            name = unit.custom_id or self._options.input.name
+            tally.add_failure(name, unit.line["error"]["message"], retriable=unit.retriable)
+
+    def finish(self) -> None:
+        """Say nothing: all is in the files."""
+
+    def close(self) -> None:
+        """Put both files on disk."""
+        try:
+            self._output.close()
+        finally:
+            self._errors.close()
+
+    def files(self, tally: Tally) -> dict[str, str | None]:
+        """Return where the answers are, and the errors if there are any."""
+        errors = str(self._errors_at) if tally.all_failed else None
+        return {"output": str(self._options.output), "errors": errors}
+
+    def _compare(self, job: Job, note: Callable[[str], None]) -> int:
+        """Forget what is to be done again, and return how many lines there are, done ones too.
+
+        Raises `UsageError` for a line that asks something else than what was answered under its
+        custom_id. A bad line cost nothing: if it changed, it is simply read again.
+        """
+        done = self._done
+        again: set[str] = set()
+        still_bad: set[int] = set()
+        known = set(done.answered) | set(done.failed)
+        for line in self._every_line():
+            if line.bad:
+                if done.bad.get(line.number) == line.digest and not self._options.retry_failed:
+                    still_bad.add(line.number)
+            elif line.key in done.failed and self._options.retry_failed:
+                again.add(line.key)
+            elif line.key in known:
+                self._check_question(line)
+        read_again = done.bad.keys() - still_bad
+        if read_again and not self._options.retry_failed:
+            note(f"{len(read_again)} lines that were no requests are read again: they changed")
+        if again or read_again:
+            # In this order: a failure that is still in the file is not asked for under its old id.
+            job.try_again(again)
+            self._errors.keep(
+                lambda record: (
+                    number in still_bad
+                    if (number := bad_line_number(record)) is not None
+                    else record["custom_id"] not in again
+                )
+            )
+        for custom_id in again:
+            del done.failed[custom_id]
+        for number in read_again:
+            del done.bad[number]
+        left = sum(1 for _ in self.units())
+        return len(done.answered) + len(done.failed) + len(done.bad) + left
+
+    def _check_question(self, line: BatchLine) -> None:
+        answered = self._done.answered.get(line.key)
+        failed = self._done.failed.get(line.key)
+        if line.digest in {answered, failed}:
+            return
+        where, way_out = self._options.output, "use another -o"
+        if line.key in self._done.failed:
+            where, way_out = self._errors_at, "add --retry-failed, or use another -o"
+        raise UsageError(
+            f"{self._options.input}: line {line.number}: custom_id {line.key[:80]!r} is in {where} "
+            f"already, for another question: {way_out}"
         )
 
-        def write(unit: BatchLine) -> None:
-            assert unit.line is not None
-            if unit.answer is not None:
-                output.add(unit.line)
-                tally.add_answer(unit.answer.model, unit.answer.cost_usd)
-            else:
-                errors.add(unit.line)
-                name = unit.custom_id or options.input.name
-                tally.add_failure(name, unit.line["error"]["message"])
-
-        # There is an output even if nothing was answered: programs open it without a look.
-        output.add_bytes(b"")
-        try:
-            units = _units(options.input, line_limit, catalog, options.route, done)
-            code = work.work(units, write)
-        finally:
-            output.close()
-            errors.close()
-        if options.as_json:
-            line = tally.as_json(
-                work.elapsed_s,
-                total=survey.lines,
-                output=str(options.output),
-                errors=str(errors_at) if tally.all_failed else None,
-            )
-            print_line(line)
-        else:
-            where = str(options.output)
-            if tally.all_failed:
-                where += f", errors: {errors_at}"
-            show_summary(consoles.out, tally, work.elapsed_s, what="requests", where=where)
-        return code
+    def _every_line(self) -> Iterator[BatchLine]:
+        """Yield a unit for each line, done or not."""
+        options = self._options
+        return read_lines(options.input, self._line_limit, self._catalog, options.route)
 
 
 def errors_path(output: Path) -> Path:
@@ -178,7 +231,10 @@ def errors_path(output: Path) -> Path:
 
 
 def look_over(path: Path, line_limit: int, catalog: Catalog, default_route: str) -> Survey:
-    """Return how many lines there are and which models they may need. Raises `UsageError`."""
+    """Return how many lines there are and which models they may need.
+
+    Raises `UsageError` or `UnknownName`.
+    """
     survey = Survey()
     try:
         with path.open("rb") as file:
@@ -194,25 +250,8 @@ def look_over(path: Path, line_limit: int, catalog: Catalog, default_route: str)
                     continue  # it is reported in its turn
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
-    except UnknownName as error:
-        raise UsageError(str(error)) from error
     survey.lines = max(1, survey.lines)
     return survey
-
-
-def lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes]]:
-    """Yield number and content of the lines that are not blank; of a longer one `limit` + 1 bytes.
-
-    The rest of a line that is too long is never in memory.
-    """
-    number = 0
-    while raw := file.readline(limit + 1):
-        number += 1
-        rest = raw
-        while len(raw) > limit and rest and not rest.endswith(b"\n"):
-            rest = file.readline(PIECE)
-        if raw.strip():
-            yield number, raw
 
 
 def _check_paths(options: BatchOptions, errors_at: Path) -> None:
@@ -224,89 +263,3 @@ def _check_paths(options: BatchOptions, errors_at: Path) -> None:
         check_output_path(path)
         if path.exists() and path.samefile(options.input):
             raise UsageError(f"{path} is the input itself: give -o another file")
-
-
-def _units(
-    path: Path, line_limit: int, catalog: Catalog, default_route: str, done: Done
-) -> Iterator[BatchLine]:
-    """Yield a unit for each line that is not done."""
-    seen: dict[str, int] = {}
-    empty = True
-    with path.open("rb") as file:
-        for number, raw in lines(file, line_limit):
-            empty = False
-            try:
-                if len(raw) > line_limit:
-                    raise BadLine(
-                        "line_too_long",
-                        f"line {number}: it has more than {line_limit:,} bytes "
-                        "(MODELYARD_MAX_MESSAGE_BYTES bounds it): send less text",
-                    )
-                line = _unique(raw, number, catalog, default_route, seen)
-            except BadLine as error:
-                if number not in done.lines:
-                    yield _bad(number, error)
-                continue
-            if line.custom_id not in done.custom_ids:
-                yield line
-    if empty and 0 not in done.lines:
-        yield _bad(0, BadLine("empty_file", "there is no request in this file"))
-
-
-def _unique(
-    raw: bytes, number: int, catalog: Catalog, default_route: str, seen: dict[str, int]
-) -> BatchLine:
-    """Return the unit of a line whose custom_id no line before it has. Raises `BadLine`."""
-    try:
-        line = read_line(raw, number, catalog, default_route)
-        custom_id = line.custom_id
-    except BadLine as error:
-        if error.custom_id is not None:
-            seen.setdefault(error.custom_id, number)
-        raise
-    first = seen.setdefault(custom_id, number)
-    if first != number:
-        raise BadLine(
-            "duplicate_custom_id",
-            f"line {number}: custom_id {custom_id[:80]!r} is used on line {first} already: "
-            "answers are told apart by it",
-            custom_id,
-        )
-    return BatchLine(custom_id, custom_id, PartRequest("", line.request))
-
-
-def _bad(number: int, error: BadLine) -> BatchLine:
-    line = error_line(bad_line_id(number), error.custom_id, error.code, str(error))
-    return BatchLine(f"line {number}", error.custom_id, line)
-
-
-def _earlier(
-    output: OutputFile, errors: OutputFile, job: Job, tally: Tally, retry_failed: bool
-) -> Done:
-    """Return what needs no more work, and count it."""
-    done = Done()
-    again: list[str] = []
-
-    def answered(record: Record) -> None:
-        done.custom_ids.add(record["custom_id"])
-        tally.before_answered += 1
-
-    def failed(record: Record) -> None:
-        number = bad_line_number(record)
-        if retry_failed:
-            again.append("" if number is not None else record["custom_id"])
-        elif number is not None:
-            # Not by its custom_id: that may be another line's, whose duplicate this one is.
-            done.lines.add(number)
-            tally.before_failed += 1
-        else:
-            done.custom_ids.add(record["custom_id"])
-            tally.before_failed += 1
-
-    output.read(answered, ours=is_output, interrupted=job.interrupted)
-    errors.read(failed, ours=is_output, interrupted=job.interrupted)
-    if again:
-        # In this order: a failure that is still in the file is not asked for under its old id.
-        job.try_again(filter(None, again))
-        errors.keep(lambda record: False)
-    return done

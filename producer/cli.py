@@ -1,8 +1,4 @@
-"""The command line: `modelyard`. Each command parses its arguments and calls what does the work.
-
-Exit codes: 0 all is well, 1 something failed, 2 the input or the configuration is wrong,
-3 the broker can't be reached.
-"""
+"""The command line: `modelyard`. Each command parses its arguments and calls what does the work."""
 
 import json
 import logging
@@ -15,50 +11,58 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 
+from modelyard import __version__
 from modelyard.catalog_file import default_catalog, load_catalog
-from modelyard.client import Client
+from modelyard.client import Client, Handle
 from modelyard.errors import (
     BrokerError,
     CatalogError,
     InvalidRequest,
     ModelyardError,
     RequestFailed,
+    RequestRevoked,
     ResultTimeout,
-    SettingsError,
 )
-from modelyard.messages import Decision, Lane
+from modelyard.messages import Answer, Decision, Lane
 from modelyard.settings import load_settings
 from producer.batch import BatchOptions
 from producer.batch import run as run_batch
 from producer.commands import model_command, router_command
 from producer.display import (
     err,
-    out,
     plain,
     print_json,
+    show_addresses,
     show_answer,
     show_catalog,
     show_decision,
     show_models,
+    show_no_answer,
 )
 from producer.document_summary import INSTRUCTION
+from producer.exit_codes import FAILED, IN_SHORT, WRONG, explained
+from producer.options import AsJson, Models, Processes, RetryFailed, Route, Timeout, Window
 from producer.queues import model_states
 from producer.run import WINDOW
 from producer.summarize import SummarizeOptions
 from producer.summarize import run as run_summarize
+from producer.window import candidates
 from producer.yard import Addresses, Yard
 
-FAILED: Final = 1
-WRONG: Final = 2
-NO_BROKER: Final = 3
+PATIENCE_S: Final = 10.0
+"""For how long a submit tries to reach the broker."""
+SILENT_S: Final = 2.0
+"""After how long it says so."""
 
 app = typer.Typer(
     name="modelyard",
     help="A classification yard for model requests: a durable queue that routes each request "
     "to the model that fits it.",
+    epilog=IN_SHORT,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -72,11 +76,22 @@ batch = typer.Typer(
 app.add_typer(batch, name="batch")
 app.add_typer(worker, name="worker")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Route = Annotated[str | None, typer.Option(help="The route whose rules decide.")]
-Models = Annotated[
-    list[str] | None, typer.Option("--model", help="Use this model; several are tried in order.")
-]
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        plain(f"modelyard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def modelyard(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Do nothing: what there is to do is in the commands."""
 
 
 @app.command()
@@ -102,28 +117,9 @@ def up(
     )
 
     def ready(addresses: Addresses) -> None:
-        if as_json:
-            print_json(
-                {
-                    "broker_url": addresses.broker_url,
-                    "redis": addresses.redis,
-                    "flower": addresses.flower,
-                    "logs": addresses.logs,
-                }
-            )
-            return
-        out.print(
-            f"redis   {addresses.broker_url}   "
-            f"({addresses.redis or 'given by MODELYARD_BROKER_URL'})"
-        )
-        if addresses.flower:
-            out.print(f"flower  {addresses.flower}")
-        out.print(f"logs    {addresses.logs}", soft_wrap=True)
-        out.print(
-            f"\nIn another terminal:\n  export MODELYARD_BROKER_URL={addresses.broker_url}\n"
-            "  modelyard submit 'Summarize: ...' --wait\n\nCtrl-C stops it all.",
-            soft_wrap=True,
-        )
+        if addresses.flower and urlsplit(addresses.flower).port != flower_port:
+            err.print(f"port {flower_port} is taken: Flower is at {addresses.flower}")
+        show_addresses(addresses, as_json)
 
     yard.run(ready, threading.Event(), notice=err.print)
 
@@ -132,23 +128,23 @@ def up(
 def summarize(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Files, folders, globs: .txt .md .html .pdf"),
+        typer.Argument(metavar="PATH", help="Files, folders, globs: .txt .md .html .pdf"),
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write JSON lines here; can be resumed.")
+        Path | None, typer.Option("-o", "--output", help="Write JSON lines here.")
     ] = None,
     instruction: Annotated[str, typer.Option(help="What is asked of the model.")] = INSTRUCTION,
     route: Annotated[str, typer.Option(help="The route whose rules decide.")] = "default",
     models: Models = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest summary.")] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run what failed before again, too.")
-    ] = False,
-    window: Annotated[int, typer.Option(min=1, help="Requests in flight at a time.")] = WINDOW,
-    processes: Annotated[int, typer.Option(min=1, help="Workers per model of a private yard.")] = 1,
+    retry_failed: RetryFailed = False,
+    window: Window = WINDOW,
+    processes: Processes = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Summarize documents. With -o a run that was stopped, however, goes on where it was.
+    """Summarize documents.
+
+    With -o, running the same command again resumes, even after kill -9.
 
     Without MODELYARD_BROKER_URL it brings up a yard for the run and takes it down.
     """
@@ -179,14 +175,14 @@ def batch_run(
     route: Annotated[
         str, typer.Option(help="The route for lines whose model is 'auto'.")
     ] = "default",
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run what failed before again, too.")
-    ] = False,
-    window: Annotated[int, typer.Option(min=1, help="Requests in flight at a time.")] = WINDOW,
-    processes: Annotated[int, typer.Option(min=1, help="Workers per model of a private yard.")] = 1,
+    retry_failed: RetryFailed = False,
+    window: Window = WINDOW,
+    processes: Processes = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Work through a batch file. A run that was stopped, however, goes on where it was.
+    """Work through a batch file.
+
+    Running the same command again resumes, even after kill -9.
 
     Without MODELYARD_BROKER_URL it brings up a yard for the run and takes it down.
     """
@@ -209,9 +205,7 @@ def batch_run(
 def submit(
     text: Annotated[str, typer.Argument(help="The request's text, or - to read standard input.")],
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
-    timeout_s: Annotated[
-        float | None, typer.Option(min=0, help="Wait no longer than this.")
-    ] = None,
+    timeout_s: Timeout = None,
     route: Route = None,
     models: Models = None,
     lane: Annotated[Lane, typer.Option(help="How urgent it is.")] = Lane.INTERACTIVE,
@@ -224,28 +218,30 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit one request and print its id, or with --wait its answer."""
-    with Client() as yard:
-        handle = yard.submit(
-            sys.stdin.read() if text == "-" else text,
-            route=route,
-            models=models,
-            lane=lane,
-            deadline_s=deadline_s,
-            metadata=pairs(metadata or []),
-        )
+    if route or models:
+        candidates(default_catalog(), route or "default", models or ())
+    text = sys.stdin.read() if text == "-" else text
+    with Client(patience_s=PATIENCE_S) as yard:
+        with said_if_slow(f"can't reach the broker, trying for {PATIENCE_S:g} s"):
+            handle = yard.submit(
+                text,
+                route=route,
+                models=models,
+                lane=lane,
+                deadline_s=deadline_s,
+                metadata=pairs(metadata or []),
+            )
         if not wait:
             print_json({"id": handle.id}) if as_json else plain(handle.id)
             return
-        show_answer(handle.result(timeout_s), as_json)
+        show_answer(answer_of(handle, timeout_s, as_json), as_json)
 
 
 @app.command()
 def result(
     id: Annotated[str, typer.Argument(help="The id that submit printed.")],
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is there.")] = False,
-    timeout_s: Annotated[
-        float | None, typer.Option(min=0, help="Wait no longer than this.")
-    ] = None,
+    timeout_s: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the answer to a request that was submitted before."""
@@ -257,7 +253,7 @@ def result(
             else:
                 err.print(f"request {id}: no outcome yet (or never heard of); --wait waits for it")
             raise typer.Exit(FAILED)
-        show_answer(handle.result(timeout_s), as_json)
+        show_answer(answer_of(handle, timeout_s, as_json), as_json)
 
 
 @app.command()
@@ -287,7 +283,7 @@ def explain(
     if as_json:
         print_json(said)
     elif "error" in said:
-        err.print(said["error"], style="red", markup=False)
+        err.print(said["error"], style="red", markup=False, soft_wrap=True)
     else:
         show_decision(Decision.decode(said))
     raise typer.Exit(run.returncode)
@@ -350,6 +346,28 @@ def worker_model(
     become(model_command(*names))
 
 
+def answer_of(handle: Handle, timeout_s: float | None, as_json: bool) -> Answer:
+    """Return the answer. Before an error is raised, programs are told of it as JSON, too."""
+    try:
+        return handle.result(timeout_s)
+    except (RequestFailed, RequestRevoked, ResultTimeout, BrokerError) as error:
+        if as_json:
+            show_no_answer(handle.id, error)
+        raise
+
+
+@contextmanager
+def said_if_slow(line: str) -> Iterator[None]:
+    """Say something on standard error if what is done in this `with` takes long."""
+    timer = threading.Timer(SILENT_S, lambda: err.print(line))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def become(command: list[str]) -> None:
     """Print the command and turn into it."""
     err.print(
@@ -367,27 +385,6 @@ def pairs(given: list[str]) -> dict[str, str]:
             raise InvalidRequest(f"--meta takes KEY=VALUE, not {pair!r}")
         found[key] = value
     return found
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turn the errors that we raise on purpose into one message and an exit code."""
-    try:
-        yield
-    except ModelyardError as error:
-        err.print(f"modelyard: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(exit_code(error)) from error
-
-
-def exit_code(error: ModelyardError) -> int:
-    """Return the exit code of a command that ended with this error."""
-    if isinstance(error, BrokerError):
-        return NO_BROKER
-    if isinstance(error, RequestFailed | ResultTimeout):
-        return FAILED
-    if isinstance(error, CatalogError | SettingsError | InvalidRequest):
-        return WRONG
-    return FAILED
 
 
 def main() -> None:

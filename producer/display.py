@@ -1,20 +1,46 @@
 """What commands print: for people on a terminal, or as JSON for programs."""
 
 import json
-import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from modelyard.catalog import Catalog
+from modelyard.errors import ModelyardError, RequestFailed, RequestRevoked
 from modelyard.messages import Answer, Decision
+from producer.failure import failure
+from producer.output import console, standard_output
 from producer.queues import ModelState
+from producer.yard import Addresses
 
-out = Console()
+MARKS: Final = "[n]: sentence n of the document"
+"""What the numbers in an extractive summary mean."""
+
+out = console()
 err = Console(stderr=True)
+
+
+def show_addresses(addresses: Addresses, as_json: bool) -> None:
+    """Print where the parts of a yard are."""
+    if as_json:
+        print_json(asdict(addresses))
+        return
+    out.print(
+        f"redis   {addresses.broker_url}   ({addresses.redis or 'given by MODELYARD_BROKER_URL'})"
+    )
+    if addresses.flower:
+        out.print(f"flower  {addresses.flower}")
+    out.print(f"logs    {addresses.logs}", soft_wrap=True)
+    out.print(
+        f"\nIn another terminal:\n  export MODELYARD_BROKER_URL={addresses.broker_url}\n"
+        "  modelyard submit 'Summarize: ...' --wait\n\nCtrl-C stops it all.",
+        soft_wrap=True,
+    )
 
 
 def show_answer(answer: Answer, as_json: bool) -> None:
@@ -33,6 +59,20 @@ def show_answer(answer: Answer, as_json: bool) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if answer.extractive:
+        err.print(MARKS, style="dim", markup=False, highlight=False)
+
+
+def show_no_answer(id: str, error: ModelyardError) -> None:
+    """Print as JSON why there is no answer; `pending` if there still may be one."""
+    if not isinstance(error, RequestFailed | RequestRevoked):
+        print_json({"id": id, "status": "pending"})
+        return
+    why = failure(error)
+    said: dict[str, Any] = {"id": id, "status": "failed"}
+    said["error"] = {"reason": why.reason, "message": why.message}
+    said["attempts"] = list(error.attempts) if isinstance(error, RequestFailed) else []
+    print_json(said)
 
 
 def show_decision(decision: Decision) -> None:
@@ -89,5 +129,6 @@ def plain(text: str) -> None:
 
 def print_json(value: object) -> None:
     """Print one line of JSON on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    with standard_output() as stream:
+        stream.write(json.dumps(value, ensure_ascii=False) + "\n")
+        stream.flush()

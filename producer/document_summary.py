@@ -1,5 +1,6 @@
 """Document summary: one document on its way to one line of the output."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +9,16 @@ from typing import Any, Final
 from modelyard.errors import RequestFailed
 from modelyard.messages import Answer, Attempt, Lane, Request, Timings, Usage
 from modelyard.outcome import Outcome
-from producer.documents import Document
-from producer.mapreduce import Ask, Failure, Limits, Round, Summary, advance, begin
+from producer.documents import Document, Unreadable
+from producer.failure import Failure, failure
+from producer.mapreduce import Ask, Limits, Round, Summary, advance, begin
 from producer.run import PartRequest
 from producer.window import Window
 
 INSTRUCTION: Final = "Summarize the following document in a few sentences."
+
+UNREADABLE: Final = "unreadable"
+"""The reason of a document that could not be read."""
 
 BESIDE_BYTES: Final = 512
 """What a message has around a request: its id's envelope, the time of its submit."""
@@ -29,6 +34,12 @@ class Question:
     route: str = "default"
     models: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 in hex of what was asked for: summaries of one output have all the same."""
+        options = [self.instruction, self.route, self.models, dict(self.params)]
+        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
     def request(self, text: str, path: str) -> Request:
         """Return the request with this text."""
@@ -52,11 +63,12 @@ class Question:
 class DocumentSummary:
     """A unit of `producer.run`: asks for the summary of one document, in parts if it is long."""
 
-    def __init__(self, key: str, path: str, source: Document | str, question: Question) -> None:
-        """`source` is the document, or why there is none."""
-        self.key = key
-        self.path = path
-        self._source: Document | str | None = source
+    def __init__(self, file: str, source: Document | Unreadable, question: Question) -> None:
+        """`source` is the document, or why there is none; `file` is its real path."""
+        self.key = file
+        self.path = source.path
+        self._sha256 = source.sha256
+        self._source: Document | Unreadable | None = source
         self._question = question
         self._round: Round | None = None
         self._result: Summary | Failure | None = None
@@ -74,7 +86,7 @@ class DocumentSummary:
         """Return the requests to make first."""
         source, self._source = self._source, None
         if not isinstance(source, Document):
-            self._result = Failure("unreadable", source or "")
+            self._result = Failure(UNREADABLE, source.why if source else "")
             return ()
         question = self._question
         limits = question.limits(self.path)
@@ -94,7 +106,13 @@ class DocumentSummary:
 
     def record(self) -> dict[str, Any]:
         """Return the line of the output. `id` is that of the last request."""
-        line: dict[str, Any] = {"path": self.path, "id": self._id}
+        line: dict[str, Any] = {
+            "path": self.path,
+            "file": self.key,
+            "sha256": self._sha256,
+            "options": self._question.digest,
+            "id": self._id,
+        }
         spent = {
             "usage": self._spent.usage.model_dump(),
             "cost_usd": round(self._spent.cost_usd, 9),
@@ -169,12 +187,6 @@ class Spent:
             "calling": round(self._sum.calling_ms, 3),
             "total": round(1000 * (self._ended - (self._began or 0.0)), 3),
         }
-
-
-def failure(outcome: Exception) -> Failure:
-    """Return why a request failed, as the output says it."""
-    reason = outcome.reason if isinstance(outcome, RequestFailed) else "revoked"
-    return Failure(reason, str(outcome))
 
 
 def attempt_line(attempt: Attempt) -> dict[str, Any]:

@@ -39,18 +39,22 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A path that gives no document; `why` says what is wrong and what to do."""
+    """A path that gives no document; `why` says what is wrong and what to do.
+
+    `sha256` is that of the file's bytes, if they could be read.
+    """
 
     path: str
     why: str
+    sha256: str | None = None
 
 
 class UnreadableDocument(ModelyardError):
     """A file can't be read as a document. The message is `PATH: WHY`."""
 
-    def __init__(self, path: str, why: str) -> None:
+    def __init__(self, path: str, why: str, sha256: str | None = None) -> None:
         super().__init__(f"{path}: {why}")
-        self.item = Unreadable(path, why)
+        self.item = Unreadable(path, why, sha256)
 
 
 def find(paths: Sequence[str]) -> Iterator[Path | Unreadable]:
@@ -70,7 +74,7 @@ def find(paths: Sequence[str]) -> Iterator[Path | Unreadable]:
                     status = item.stat()
                     key = (status.st_dev, status.st_ino)
                 except OSError as error:
-                    key = item = Unreadable(_shown(item), _why(error))
+                    key = item = Unreadable(shown(item), _why(error))
             else:
                 key = item
             if key not in seen:
@@ -80,14 +84,51 @@ def find(paths: Sequence[str]) -> Iterator[Path | Unreadable]:
 
 def read(path: Path, *, max_bytes: int = MAX_BYTES) -> Document:
     """Return the document in the file `path`. Raises `UnreadableDocument`."""
-    shown = _shown(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise UnreadableDocument(shown, _unsupported(path))
+        raise UnreadableDocument(shown(path), _unsupported(path))
+    data = _bytes(path, max_bytes)
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        content = reader(data)
+    except NoText as error:
+        raise UnreadableDocument(shown(path), str(error), sha256) from error
+    return Document(shown(path), content.text, sha256, content.title)
+
+
+def digest(item: Path | Unreadable) -> str | None:
+    """Return the SHA-256 of what is in the file now; None if it can't be read."""
+    if isinstance(item, Unreadable):
+        return item.sha256
+    try:
+        return hashlib.sha256(_bytes(item, MAX_BYTES)).hexdigest()
+    except UnreadableDocument:
+        return None
+
+
+def real_path(item: Path | Unreadable) -> str:
+    """Return what file that is, as text: the same from wherever and however it is spelled."""
+    path = item if isinstance(item, Path) else item.path
+    try:
+        return shown(os.path.realpath(path))
+    except ValueError:
+        return str(path)  # no path at all: a NUL byte in it
+
+
+def shown(path: str | Path) -> str:
+    """Return a path as text that can be encoded, though names on disk need not be UTF-8.
+
+    Names that differ stay different.
+    """
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _bytes(path: Path, max_bytes: int) -> bytes:
+    """Return what is in a regular file that is not too large. Raises `UnreadableDocument`."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UnreadableDocument(shown, _not_a_file(status.st_mode))
+            raise UnreadableDocument(shown(path), _not_a_file(status.st_mode))
         size = status.st_size
         data = b""
         if size <= max_bytes:
@@ -96,18 +137,14 @@ def read(path: Path, *, max_bytes: int = MAX_BYTES) -> Document:
                 data = file.read(max_bytes + 1)
             size = len(data)
     except OSError as error:
-        raise UnreadableDocument(shown, _why(error)) from error
+        raise UnreadableDocument(shown(path), _why(error)) from error
     if size > max_bytes:
         raise UnreadableDocument(
-            shown,
+            shown(path),
             f"it has {_mib(size)} MiB, more than the {_mib(max_bytes)} MiB that one document may "
             "have: split it, or leave out what is not text",
         )
-    try:
-        content = reader(data)
-    except NoText as error:
-        raise UnreadableDocument(shown, str(error)) from error
-    return Document(shown, content.text, hashlib.sha256(data).hexdigest(), content.title)
+    return data
 
 
 def _expand(given: str) -> Iterator[Path | Unreadable]:
@@ -125,18 +162,18 @@ def _expand(given: str) -> Iterator[Path | Unreadable]:
         if any(sign in given for sign in "*?["):
             yield from _glob(path)
         else:
-            yield Unreadable(_shown(path), _why(error, link=path.is_symlink()))
+            yield Unreadable(shown(path), _why(error, link=path.is_symlink()))
     except OSError as error:
-        yield Unreadable(_shown(path), _why(error))
+        yield Unreadable(shown(path), _why(error))
     except ValueError as error:
-        yield Unreadable(_shown(path), f"this is no path: {error}")
+        yield Unreadable(shown(path), f"this is no path: {error}")
     else:
         if stat.S_ISDIR(mode):
             yield from _folder(path)
         elif not stat.S_ISREG(mode):
-            yield Unreadable(_shown(path), _not_a_file(mode))
+            yield Unreadable(shown(path), _not_a_file(mode))
         elif not _is_document(path):
-            yield Unreadable(_shown(path), _unsupported(path))
+            yield Unreadable(shown(path), _unsupported(path))
         else:
             yield path
 
@@ -148,7 +185,7 @@ def _folder(folder: Path) -> Iterator[Path | Unreadable]:
         yield found
     if empty:
         yield Unreadable(
-            _shown(folder), f"no documents in this folder ({KINDS}; hidden files don't count)"
+            shown(folder), f"no documents in this folder ({KINDS}; hidden files don't count)"
         )
 
 
@@ -162,7 +199,7 @@ def _walk(folder: Path) -> Iterator[Path | Unreadable]:
             with os.scandir(here) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            yield Unreadable(_shown(here), _why(error))
+            yield Unreadable(shown(here), _why(error))
             continue
         for entry in entries:
             path = here / entry.name
@@ -185,7 +222,7 @@ def _glob(pattern: Path) -> Iterator[Path | Unreadable]:
     try:
         matches = sorted(base.glob(str(Path(*rest))))
     except (OSError, ValueError, NotImplementedError) as error:
-        yield Unreadable(_shown(pattern), f"this pattern can't be used: {error}")
+        yield Unreadable(shown(pattern), f"this pattern can't be used: {error}")
         return
     for match in matches:
         inside = match.parts[len(base.parts) :]
@@ -206,7 +243,7 @@ def _glob(pattern: Path) -> Iterator[Path | Unreadable]:
     if empty:
         beside = f" (files of other kinds: {others})" if others else ""
         yield Unreadable(
-            _shown(pattern), f"no document matches this pattern{beside}; what can be read: {KINDS}"
+            shown(pattern), f"no document matches this pattern{beside}; what can be read: {KINDS}"
         )
 
 
@@ -215,8 +252,8 @@ def _regular(path: Path) -> Path | Unreadable:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        return Unreadable(_shown(path), _why(error, link=path.is_symlink()))
-    return path if stat.S_ISREG(mode) else Unreadable(_shown(path), _not_a_file(mode))
+        return Unreadable(shown(path), _why(error, link=path.is_symlink()))
+    return path if stat.S_ISREG(mode) else Unreadable(shown(path), _not_a_file(mode))
 
 
 def _is_document(path: Path) -> bool:
@@ -228,11 +265,6 @@ def _is_folder(path: Path) -> bool:
         return stat.S_ISDIR(path.stat().st_mode)
     except OSError:
         return False  # `_regular` says what is wrong with it
-
-
-def _shown(path: Path) -> str:
-    """Return the path as text that can be encoded: names on disk need not be UTF-8."""
-    return os.fsencode(path).decode(errors="replace")
 
 
 def _mib(size: int) -> str:

@@ -12,6 +12,7 @@ from producer.stop_signals import StopSignals
 EXIT_INTERRUPTED: Final = 130
 """What shells report for a command that Ctrl-C ended: 128 and the signal's number."""
 
+_SAYS: Final = b"\nstopping; Ctrl-C again ends it at once, without waiting for calls in flight\n"
 _SHOW_CURSOR: Final = b"\x1b[?25h"
 
 
@@ -41,9 +42,20 @@ class Interrupts(StopSignals):
         super()._received(number, frame)
         if self.count > 1:
             # No cleaning up, which may be what takes so long: all that we leave can be resumed.
-            if sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), _SHOW_CURSOR)
+            if sys.stderr is not None and sys.stderr.isatty():
+                write_error(_SHOW_CURSOR)
             os._exit(EXIT_INTERRUPTED)
+        write_error(_SAYS)
         if self._raises:
             self._raises = False
             raise KeyboardInterrupt
+
+
+def write_error(data: bytes) -> None:
+    """Write to standard error, if there is one: allowed in a signal handler, as `print` is not."""
+    try:
+        if sys.stderr is not None:
+            os.write(sys.stderr.fileno(), data)
+    except OSError:
+        # Nobody can be told, and the signal counts all the same.
+        return

@@ -29,6 +29,20 @@ log = logging.getLogger("modelyard.job")
 SUFFIX: Final = ".job"
 
 
+def question_digest(request: Request) -> str:
+    """Return the SHA-256 in hex of what is asked, whatever the asker calls it."""
+    question = request.model_copy(update={"metadata": {}})
+    content = json.dumps(question.encode(), sort_keys=True)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def job_folder(output: Path) -> Path:
+    """Return the folder of the job of an output file."""
+    # Resolved, so that a link and the file it leads to are one job.
+    output = output.resolve()
+    return output.with_name(output.name + SUFFIX)
+
+
 class Job:
     """The job of one output file, or a temporary one without `output`; use it in a `with`.
 
@@ -50,9 +64,7 @@ class Job:
             self.folder = Path(tempfile.mkdtemp(prefix="modelyard-"))
             self.id = uuid.uuid4()
             return self
-        # Resolved, so that a link and the file it leads to are one job.
-        output = self.output.resolve()
-        self.folder = output.with_name(output.name + SUFFIX)
+        self.folder = job_folder(self.output)
         try:
             self._lock = self._locked()
         except OSError as error:
@@ -72,7 +84,7 @@ class Job:
     ) -> None:
         try:
             if self.output is None or self.complete:
-                shutil.rmtree(self.folder)
+                self._remove_folder()
         except OSError as failure:
             log.warning("%s could not be removed (%s) and can be deleted", self.folder, failure)
         finally:
@@ -80,8 +92,11 @@ class Job:
 
     @property
     def yard_folder(self) -> Path:
-        """Where a private yard of this job keeps its Redis and its logs."""
-        return self.folder / "yard"
+        """Where a private yard of this job keeps its Redis and its logs.
+
+        That of a temporary job is the job's own folder, so that the yard can remove all of it.
+        """
+        return self.folder if self.output is None else self.folder / "yard"
 
     def request_id(self, unit: str, part: str, request: Request) -> str:
         """Return the id of one request of a unit: the same for the same question.
@@ -89,9 +104,7 @@ class Job:
         A question that differs, since an option or a document changed, gets an id of its own, and
         never the answer to the old one. So does a unit that is tried again.
         """
-        content = json.dumps(request.encode(), sort_keys=True)
-        digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-        name = json.dumps([unit, self._retries.get(unit, 0), part, digest])
+        name = json.dumps([unit, self._retries.get(unit, 0), part, question_digest(request)])
         return str(uuid.uuid5(self.id, name))
 
     def try_again(self, units: Iterable[str]) -> None:
@@ -142,6 +155,12 @@ class Job:
             except FileNotFoundError:
                 pass  # we have the lock of a folder that was removed meanwhile
             os.close(descriptor)
+
+    def _remove_folder(self) -> None:
+        try:
+            shutil.rmtree(self.folder)
+        except FileNotFoundError:
+            log.debug("%s is gone already: its yard removed it", self.folder)
 
     def _release(self) -> None:
         descriptor, self._lock = self._lock, None

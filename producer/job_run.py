@@ -1,15 +1,19 @@
 """Job run: what `summarize` and `batch run` share around their units.
 
-The yard that the work goes to, started when it is first needed; Ctrl-C; progress; the exit code.
+What earlier runs left; the yard that the work goes to, started when it is first needed; Ctrl-C;
+progress; the report; the exit code.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
+import redis
+from kombu.exceptions import KombuError
 from rich.console import Console
 
 from modelyard.catalog import Catalog
@@ -18,9 +22,9 @@ from modelyard.errors import ModelyardError
 from modelyard.settings import Settings
 from producer.interrupts import EXIT_INTERRUPTED, Interrupts
 from producer.job import Job
-from producer.output import UsageError
+from producer.output import UsageError, console, print_line
 from producer.private_yard import PrivateYard
-from producer.progress import LiveProgress, Tally
+from producer.progress import LiveProgress, Tally, show_summary
 from producer.run import WINDOW, Run, U
 
 log = logging.getLogger("modelyard.job")
@@ -42,7 +46,119 @@ class Consoles:
     @classmethod
     def standard(cls) -> "Consoles":
         """Return those of this process."""
-        return cls(Console(soft_wrap=True), Console(stderr=True, soft_wrap=True))
+        return cls(console(soft_wrap=True), Console(stderr=True, soft_wrap=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """What both commands can be told. `window` is requests in flight.
+
+    `processes` is workers per model of a private yard.
+    """
+
+    output: Path | None = None
+    as_json: bool = False
+    retry_failed: bool = False
+    window: int = WINDOW
+    processes: int = 1
+
+
+class Work(Protocol[U]):
+    """What a command does in the frame of `run_job`.
+
+    `command` is its name, `what` the plural of its units, and `models` those that they may go to.
+    """
+
+    command: str
+    what: str
+    models: Sequence[str]
+
+    def resume(self, job: Job, tally: Tally, note: Callable[[str], None]) -> int:
+        """Count what earlier runs did into `tally`, and return how many units there are in all.
+
+        Raises `UsageError` if the output is not this work's; `note` tells people something.
+        """
+        ...
+
+    def units(self) -> Iterator[U]:
+        """Yield what is left to do."""
+        ...
+
+    def write(self, unit: U, tally: Tally, progress: LiveProgress) -> None:
+        """Put a unit that has ended where it belongs, and count it."""
+        ...
+
+    def finish(self) -> None:
+        """Say what belongs below the results, when all that could be done is done."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the files."""
+        ...
+
+    def files(self, tally: Tally) -> dict[str, str | None]:
+        """Return where the results are, by what they are: `output` and more, or nothing."""
+        ...
+
+
+def run_job(
+    work: Work[U], options: JobOptions, settings: Settings, catalog: Catalog, consoles: Consoles
+) -> int:
+    """Do what is left of the work, report, and return the exit code.
+
+    Raises `UsageError`, `BrokerError`, `YardFailed` or `OutputFailed`.
+    """
+
+    def note(line: str) -> None:
+        consoles.err.print(line, style="dim", markup=False, highlight=False)
+
+    with Job(options.output, work.command) as job:
+        tally = Tally()
+        try:
+            total = work.resume(job, tally, note)
+        except UsageError:
+            # A job that has just been made must not make the file look like one of its own.
+            job.complete = not job.interrupted
+            raise
+        running = JobRun(
+            job,
+            settings,
+            catalog,
+            work.models,
+            consoles,
+            tally=tally,
+            total=total,
+            window=options.window,
+            processes=options.processes,
+        )
+        try:
+            code = running.work(
+                work.units(), lambda unit: work.write(unit, tally, running.progress)
+            )
+            work.finish()
+        finally:
+            work.close()
+        files = work.files(tally)
+        if not options.as_json:
+            on = consoles.err if options.output is None else consoles.out
+            where = ", errors: ".join(filter(None, files.values())) or None
+            show_summary(on, tally, running.elapsed_s, what=work.what, where=where)
+        elif files:
+            print_line(tally.as_json(running.elapsed_s, total=total, **files))
+        return code
+
+
+@contextmanager
+def connection(url: str, name: str, settings: Settings) -> Iterator[Client]:
+    """Give a client; that it can't say good-bye to a broker in trouble is no failure."""
+    client = Client(url, name=name, settings=settings)
+    try:
+        yield client
+    finally:
+        try:
+            client.close()
+        except (redis.RedisError, KombuError, OSError) as error:
+            log.debug("the connection to the broker was not closed in order: %s", error)
 
 
 class JobRun:
@@ -123,9 +239,7 @@ class JobRun:
         with self._interrupts.breaking():
             if url is None:
                 url = self._start_yard(stack)
-            client = stack.enter_context(
-                Client(url, name=str(self._job.id), settings=self._settings)
-            )
+            client = stack.enter_context(connection(url, str(self._job.id), self._settings))
         self._connected_at = time.monotonic()
         self.progress.restart()
         return client
@@ -145,6 +259,8 @@ class JobRun:
             catalog=self._settings.catalog,
             processes=self._processes,
             on_notice=self._yard_says,
+            # After a `kill -9` nobody else removes what is temporary.
+            remove_state=self._job.output is None,
         )
         addresses = stack.enter_context(yard)
         self._yard = yard

@@ -4,14 +4,14 @@ Its pieces are summarized one by one (map), then their summaries together (reduc
 rounds if those are too long as well. Pure: what to ask next follows from what was answered.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from modelyard.tokens import estimate_tokens
 from producer.chunks import split
-from producer.window import Window
+from producer.failure import Failure
+from producer.window import Window, json_bytes
 
 TITLE_CHARS: Final = 200
 """A longer title is cut: it goes along with every piece."""
@@ -21,6 +21,9 @@ LABEL_TOKENS: Final = 16
 
 LEAST_TOKENS: Final = 50
 """A window that leaves less for the text is too small to work with."""
+
+TOO_LONG: Final = "too_long"
+"""The reason of a document that no cutting makes short enough."""
 
 OF_PARTS: Final = "Use the summaries of its parts below, which are in order."
 """Said after the instruction when the document is no more the original."""
@@ -46,14 +49,6 @@ class Limits:
         A token is estimated as four bytes of UTF-8 at most.
         """
         return min(self.window.safe_tokens, self.text_bytes // 4)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a document, or a part of it, has no summary."""
-
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +144,7 @@ def _reduce(current: Round, texts: tuple[str, ...]) -> Next:
     groups = _groups(texts, lambda first, some: current.limits.takes(joined(first, some)))
     if len(groups) == len(texts):
         return Failure(
-            "too_long",
+            TOO_LONG,
             f"the summaries of its {len(texts)} parts are too long to be summarized together: "
             "ask for shorter ones (--max-tokens), or use a model with a larger window",
         )
@@ -187,13 +182,8 @@ def _labelled(title: str, label: str) -> str:
 
 def _too_small(limits: Limits) -> Failure:
     return Failure(
-        "too_long",
+        TOO_LONG,
         f"the document is too long for one request, and a window of {limits.piece_tokens:,} tokens "
         "has no room for the instruction and a piece of it: shorten the instruction, or use a "
         "model with a larger window",
     )
-
-
-def json_bytes(text: str) -> int:
-    """Return how many bytes a text has as a JSON string."""
-    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass"))

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/chat/object
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,9 @@ AUTO: Final = "auto"
 ROUTE_PREFIX: Final = "route:"
 """`model: route:NAME` lets the rules of that route decide, `model: auto` those of the default."""
 
+DIGEST: Final = "request_sha256"
+"""The key of what a line was asked: a run that resumes knows the question by it."""
+
 ID_PREFIX: Final = "batch_req_"
 _LINE_ID: Final = re.compile(r"batch_req_line_([0-9]+)")
 
@@ -28,6 +31,22 @@ _CARRIED_EMPTY: Final = frozenset(
     {"name", "refusal", "audio", "function_call", "tool_calls", "tool_call_id", "annotations"}
 )
 """Keys of a message that say nothing when they are null or empty, as copies of responses have."""
+
+
+_TEXT_ONLY: Final[Mapping[str, Sequence[Any]]] = {
+    "tools": (),
+    "tool_choice": ("none",),
+    "functions": (),
+    "function_call": ("none",),
+    "modalities": (["text"],),
+    "audio": (),
+    "logprobs": (),
+    "top_logprobs": (),
+    "stream": (),
+    "stream_options": (),
+    "n": (1,),
+}
+"""Keys of a body that ask for what an answer can't carry, and with which values they don't."""
 
 
 class BadLine(Exception):
@@ -56,9 +75,9 @@ def read_line(raw: bytes, number: int, catalog: Catalog, default_route: str) -> 
         raise BadLine("invalid_custom_id", f"line {number}: custom_id {what}")
     try:
         _check_envelope(data)
-        request = _request(data.get("body"), catalog, default_route, custom_id)
         # Half of a surrogate pair can be written in JSON, and is no text.
-        json.dumps([custom_id, request.encode()], ensure_ascii=False).encode()
+        json.dumps(data, ensure_ascii=False).encode()
+        request = _request(data.get("body"), catalog, default_route, custom_id)
     except BadLine as error:
         raise BadLine(error.code, f"line {number}: {error}", custom_id) from error
     except UnicodeEncodeError as error:
@@ -91,8 +110,8 @@ def parse(raw: bytes, number: int) -> dict[str, Any]:
     return data
 
 
-def answer_line(custom_id: str, answer: Answer) -> dict[str, Any]:
-    """Return the line of an answered request.
+def answer_line(custom_id: str, answer: Answer, digest: str) -> dict[str, Any]:
+    """Return the line of an answered request; `digest` is that of the request.
 
     What the format has no place for is under `modelyard` in the body; its `model` is the
     catalog's name.
@@ -124,6 +143,7 @@ def answer_line(custom_id: str, answer: Answer) -> dict[str, Any]:
                     "total_tokens": usage.input_tokens + usage.output_tokens,
                 },
                 "modelyard": {
+                    DIGEST: digest,
                     "provider_model": answer.provider_model,
                     "intent": decision.intent,
                     "why": decision.why,
@@ -141,14 +161,28 @@ def answer_line(custom_id: str, answer: Answer) -> dict[str, Any]:
     }
 
 
-def error_line(id: str, custom_id: str | None, code: str, message: str) -> dict[str, Any]:
-    """Return the line of a request that failed, for the error file."""
+def error_line(
+    id: str, custom_id: str | None, code: str, message: str, digest: str
+) -> dict[str, Any]:
+    """Return the line of a request that failed, for the error file.
+
+    `digest` is that of the request, or of the input line if that is no request.
+    """
     return {
         "id": id,
         "custom_id": custom_id,
         "response": None,
-        "error": {"code": code, "message": message},
+        "error": {"code": code, "message": message, DIGEST: digest},
     }
+
+
+def asked_digest(record: Mapping[str, Any]) -> str | None:
+    """Return the digest of what an output or error line is the outcome of."""
+    holder: Any = record
+    keys = ("error",) if record["response"] is None else ("response", "body", "modelyard")
+    for key in (*keys, DIGEST):
+        holder = holder.get(key) if isinstance(holder, dict) else None
+    return holder if isinstance(holder, str) else None
 
 
 def request_line_id(id: str) -> str:
@@ -172,7 +206,10 @@ def bad_line_number(record: Mapping[str, Any]) -> int | None:
 
 def is_output(record: Mapping[str, Any]) -> bool:
     """Return whether a record has the shape of an output or error line."""
-    return {"id", "custom_id", "response", "error"} <= record.keys()
+    if not {"id", "custom_id", "response", "error"} <= record.keys():
+        return False
+    error = record["error"]
+    return isinstance(record["response"], dict) or (isinstance(error, dict) and "code" in error)
 
 
 def pinned(model: str, catalog: Catalog) -> tuple[str, ...]:
@@ -218,15 +255,19 @@ def _check_envelope(data: Mapping[str, Any]) -> None:
 def _request(body: Any, catalog: Catalog, default_route: str, custom_id: str) -> Request:
     if not isinstance(body, dict):
         raise BadLine("invalid_request", "body must be an object")
-    if body.get("stream"):
-        raise BadLine("invalid_request", "body.stream: a batch can't stream, leave it out")
-    if body.get("n") not in (None, 1):
-        raise BadLine("invalid_request", "body.n: only one choice per request is supported")
+    for key, harmless in _TEXT_ONLY.items():
+        value = body.get(key)
+        if value and value not in harmless:
+            raise BadLine(
+                "invalid_request",
+                f"body.{key} is not supported, leave it out: an answer is one text, without tool "
+                "calls, audio and log probabilities, and is never streamed",
+            )
     route, models = target(body.get("model"), catalog, default_route)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadLine("invalid_request", "body.messages must be a list, and not empty")
-    beside = {"model", "messages", "stream", "stream_options", "n"}
+    beside = {"model", "messages", *_TEXT_ONLY}
     try:
         return Request.model_validate(
             {

@@ -7,9 +7,12 @@ last. The next run cuts that off; it is the only thing that is ever cut.
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, TextIO, cast
+
+from rich.console import Console
 
 from modelyard.errors import InvalidRequest, ModelyardError
 
@@ -127,16 +130,64 @@ def encode(record: Record) -> bytes:
 
 
 def print_line(record: Record) -> None:
-    """Write a record to standard output. Raises `OutputFailed` if nobody reads it any more."""
+    """Write a record to standard output. Raises `OutputFailed`."""
+    with standard_output() as stream:
+        stream.flush()
+        stream.buffer.write(encode(record))
+        stream.buffer.flush()
+
+
+class StandardOutput:
+    """Standard output as a file for a console. Raises `OutputFailed` where it can't be written."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write text; it may wait in the buffer until `flush`."""
+        with standard_output() as stream:
+            return stream.write(text)
+
+    def flush(self) -> None:
+        """Write what waits in the buffer."""
+        with standard_output() as stream:
+            stream.flush()
+
+    def isatty(self) -> bool:
+        """Return whether a person reads it."""
+        return sys.stdout is not None and sys.stdout.isatty()
+
+
+def console(*, soft_wrap: bool = False) -> Console:
+    """Return a console for standard output."""
+    return Console(file=cast("IO[str]", StandardOutput()), soft_wrap=soft_wrap)
+
+
+@contextmanager
+def standard_output() -> Iterator[TextIO]:
+    """Give standard output to write to. Raises `OutputFailed` if it is closed or full."""
+    # A bar on the same terminal puts a proxy in its place.
+    stream: TextIO | None = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+    if stream is None:
+        raise OutputFailed("standard output is closed: open it, or send it to /dev/null")
+    try:
+        yield stream
+    except BrokenPipeError as error:
+        discard_unwritten()
+        raise OutputFailed("standard output was closed before the end") from error
+    except OSError as error:
+        discard_unwritten()
+        raise OutputFailed(f"standard output can't be written: {error.strerror}") from error
+
+
+def discard_unwritten() -> None:
+    """Drop what standard output does not take: it would fail once more when Python ends."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
-        sys.stdout.buffer.write(encode(record))
-        sys.stdout.buffer.flush()
-    except BrokenPipeError as error:
-        # What is still in the buffer would fail once more when Python ends.
+    except OSError:
         # https://docs.python.org/3/library/signal.html#note-on-sigpipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputFailed("standard output was closed before the end") from error
 
 
 def check_output_path(path: Path) -> None:

@@ -28,6 +28,8 @@ class Tally:
     failed: int = 0
     before_answered: int = 0
     before_failed: int = 0
+    retriable: int = 0
+    """How many of all that failed may end otherwise when they are tried again as they are."""
     cost_usd: float = 0.0
     models: Counter[str] = field(default_factory=Counter)
     costs_usd: dict[str, float] = field(default_factory=dict)
@@ -55,12 +57,27 @@ class Tally:
         self.costs_usd[model] = self.costs_usd.get(model, 0.0) + cost_usd
         self.cost_usd += cost_usd
 
-    def add_failure(self, name: str, why: str, cost_usd: float = 0.0) -> None:
+    def add_failure(
+        self, name: str, why: str, cost_usd: float = 0.0, *, retriable: bool = True
+    ) -> None:
         """Count a failure, and what was paid nevertheless."""
         self.failed += 1
+        self.retriable += retriable
         self.cost_usd += cost_usd
         if len(self.failures) < SHOWN_FAILURES:
             self.failures.append((name, why))
+
+    def add_earlier(self, *, failed: bool, retriable: bool = False) -> None:
+        """Count an outcome of an earlier run."""
+        self.before_answered += not failed
+        self.before_failed += failed
+        self.retriable += failed and retriable
+
+    @property
+    def cost(self) -> str:
+        """What this run cost, as people read it: the cost of earlier runs is not counted."""
+        this_run = " this run" if self.before_answered or self.before_failed else ""
+        return f"{money(self.cost_usd)}{this_run}"
 
     def as_json(self, elapsed_s: float, **more: Any) -> dict[str, Any]:
         """Return the counts for programs."""
@@ -87,7 +104,7 @@ def describe(tally: Tally, total: int, elapsed_s: float) -> str:
         parts.append(f"{rate:,.1f}/s")
         if tally.done < total:
             parts.append(f"{duration((total - tally.done) / rate)} left")
-    parts.append(money(tally.cost_usd))
+    parts.append(tally.cost)
     return " · ".join(parts)
 
 
@@ -200,7 +217,7 @@ def show_summary(
         console.print(table)
     rate = f" ({tally.now / elapsed_s:,.1f}/s)" if elapsed_s > 0 and tally.now else ""
     counts = f"{tally.answered:,} answered, {tally.failed:,} failed in {duration(elapsed_s)}{rate}"
-    lines = [f"{counts}, {money(tally.cost_usd)}"]
+    lines = [f"{counts}, {tally.cost}"]
     if tally.before_answered or tally.before_failed:
         lines.append(
             f"before this run: {tally.before_answered:,} answered, {tally.before_failed:,} failed"
@@ -208,7 +225,7 @@ def show_summary(
     lines += (f"failed: {name}: {why}" for name, why in tally.failures)
     if tally.failed > len(tally.failures):
         lines.append(f"... and {tally.failed - len(tally.failures):,} more that failed")
-    if tally.all_failed and where is not None:
+    if tally.retriable and where is not None:
         lines.append("to try what failed again: the same command with --retry-failed")
     if where is not None:
         lines.append(f"output: {where}")

@@ -5,10 +5,11 @@ from typing import Any
 
 import redis
 from celery import Celery
+from kombu.exceptions import KombuError
 
 from modelyard.app import make_app
 from modelyard.catalog import Catalog, Model
-from modelyard.errors import BrokerUnavailable
+from modelyard.client import broker_error
 from modelyard.names import model_queue
 
 REPLY_S = 1.0
@@ -43,15 +44,15 @@ class ModelState:
 def model_states(catalog: Catalog, broker_url: str | None) -> list[ModelState]:
     """Return the state of each model; all counts are 0 without a broker.
 
-    Raises `BrokerUnavailable`.
+    Raises `BrokerError`.
     """
     if broker_url is None:
         return [ModelState(model) for model in catalog.models]
     with make_app("modelyard.queues", broker_url, current=False) as app:
         try:
             return read_states(app, catalog, broker_url)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            raise BrokerUnavailable(f"can't reach the broker: {error}") from error
+        except (redis.RedisError, KombuError, OSError) as error:
+            raise broker_error(error) from error
 
 
 def read_states(app: Celery, catalog: Catalog, broker_url: str) -> list[ModelState]:

@@ -12,13 +12,22 @@ from queue import Empty, SimpleQueue
 from typing import Final, Generic, Protocol, TypeVar
 
 from modelyard.client import Client, Handle
-from modelyard.errors import BrokerFull, InvalidRequest, RequestFailed, RequestRevoked
+from modelyard.errors import (
+    BrokerFull,
+    InvalidRequest,
+    MessageTooLarge,
+    RequestFailed,
+    RequestRevoked,
+)
 from modelyard.messages import Request
 from modelyard.outcome import Outcome
 from producer.job import Job
-from producer.mapreduce import json_bytes
+from producer.window import json_bytes
 
 log = logging.getLogger("modelyard.job")
+
+TOO_LARGE: Final = "message_too_large"
+"""The reason of a request that does not fit one message."""
 
 WINDOW: Final = 500
 """How many requests are in flight at a time, if nobody says otherwise."""
@@ -189,7 +198,8 @@ class Run(Generic[U]):
                     self._submit([asked])
                 return
             (asked,) = group
-            self._ended(asked, RequestFailed(str(error), asked.id, "invalid"))
+            reason = TOO_LARGE if isinstance(error, MessageTooLarge) else "invalid"
+            self._ended(asked, RequestFailed(str(error), asked.id, reason))
             return
         for asked in group:
             self._open[asked.id] = asked

@@ -4,6 +4,7 @@ The router decides which model gets a text. Here is only what a producer must kn
 models may get it at all, and whether it has to be cut into pieces first.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,11 @@ class Window:
             if door.surely_opens(text, tokens):
                 break
         return True
+
+
+def json_bytes(text: str) -> int:
+    """Return how many bytes a text has as a JSON string: its part of a message."""
+    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def candidates(catalog: Catalog, route: str, models: Sequence[str]) -> tuple[str, ...]:

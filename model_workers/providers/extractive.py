@@ -29,6 +29,7 @@ class Extractive:
                 f"{suggestion(name, ORDERS)}: set `model: lead` or `model: centroid-mmr`",
             )
         self._order = ORDERS[name]
+        self._max_output_tokens = model.max_output_tokens
         self._provider_model = f"extractive/{name}"
         # Threads keep the loop free for other calls; more than cores would only share the cores.
         self._threads: ThreadPoolExecutor | None = ThreadPoolExecutor(
@@ -38,7 +39,8 @@ class Extractive:
     async def complete(self, request: Request, *, request_id: str | None = None) -> Completion:
         """Summarize the user's messages, in a thread.
 
-        `max_tokens`, or a number of sentences or words in the instruction, bounds the summary.
+        `max_tokens` (the model's `max_output_tokens` if it is not given) bounds the summary, and
+        so does a number of sentences or words in the instruction.
         Raises `ProviderError`: invalid for an empty document or a bad `max_tokens`, retryable
         after `aclose`.
         """
@@ -46,7 +48,9 @@ class Extractive:
             raise ProviderError(
                 FailureKind.RETRYABLE, f"{self._provider_model} was closed: its worker is stopping"
             )
-        work = partial(_complete, request, self._order, self._provider_model)
+        work = partial(
+            _complete, request, self._order, self._provider_model, self._max_output_tokens
+        )
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def aclose(self) -> None:
@@ -57,9 +61,11 @@ class Extractive:
             threads.shutdown(wait=False)
 
 
-def _complete(request: Request, order: Order, provider_model: str) -> Completion:
+def _complete(
+    request: Request, order: Order, provider_model: str, max_output_tokens: int
+) -> Completion:
     task = read_task(message.content for message in request.messages if message.role == "user")
-    length = Length(task.sentences, task.words, _max_tokens(request))
+    length = Length(task.sentences, task.words, _max_tokens(request) or max_output_tokens)
     summary = summarize(task.document, order, length)
     if not summary.sentences:
         raise ProviderError(

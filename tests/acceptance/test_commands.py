@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import redis
 from waiting import eventually
+
+from modelyard import __version__
 
 MODELYARD = [sys.executable, "-m", "producer.cli"]
 TEXT = "Summarize: The yard was full. Two trains waited. The third one left at noon."
@@ -71,6 +75,7 @@ def test_waiting_prints_the_answer_and_nothing_else_on_standard_output(
     assert done.returncode == 0
     assert done.stdout.startswith("The yard was full.")
     assert "extractive, local-small" in done.stderr
+    assert "[n]: sentence n of the document" in done.stderr
     assert "extractive" not in done.stdout
 
 
@@ -82,9 +87,80 @@ def test_a_dead_letter_is_an_error_with_its_reason(broker: dict[str, str]) -> No
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_model_is_told_with_a_suggestion(broker: dict[str, str]) -> None:
-    done = run("submit", "hello", "--model", "local-smal", "--wait", env=broker)
-    assert "unknown model 'local-smal' (did you mean 'local-small'?)" in done.stderr
+def test_a_dead_letter_as_json_has_its_reason_and_attempts(broker: dict[str, str]) -> None:
+    done = run("submit", "hello", "--model", "small", "--wait", "--json", env=broker)
+    said = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert (said["status"], said["error"]["reason"], said["attempts"]) == ("failed", "invalid", [])
+    assert "OPENAI_API_KEY is not set" in said["error"]["message"]
+
+    fetched = run("result", said["id"], "--json", env=broker)
+    assert (fetched.returncode, json.loads(fetched.stdout)) == (1, said)
+
+
+def test_a_timeout_as_json_is_pending(broker: dict[str, str]) -> None:
+    done = run("result", "nobody", "--wait", "--timeout-s", "0.1", "--json", env=broker)
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"id": "nobody", "status": "pending"})
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--model", "local-smal"), "unknown model 'local-smal' (did you mean 'local-small'?)"),
+        (("--route", "defalt"), "unknown route 'defalt' (did you mean 'default'?)"),
+    ],
+)
+def test_an_unknown_name_is_refused_at_once_with_a_suggestion(
+    option: tuple[str, str], said: str
+) -> None:
+    nowhere = {"MODELYARD_BROKER_URL": "redis://127.0.0.1:1/0"}
+    for command in (("submit", "hello"), ("summarize", __file__)):
+        done = run(*command, *option, env=nowhere)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "MODELYARD_CATALOG" in done.stderr
+
+
+def test_a_full_redis_is_one_message_and_exit_code_3(redis_url: str, tmp_path: Path) -> None:
+    env = {"MODELYARD_BROKER_URL": redis_url}
+    (tmp_path / "a.txt").write_text(TEXT)
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            ended = [
+                run("submit", "hello", env=env),
+                run("models", env=env),
+                run("summarize", str(tmp_path), "-o", str(tmp_path / "out.jsonl"), env=env),
+            ]
+        finally:
+            client.config_set("maxmemory", 0)
+    assert [done.returncode for done in ended] == [3, 3, 3]
+    for done in ended:
+        assert "Redis has no memory left" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "check --json", "models", "--help"])
+@pytest.mark.parametrize("where", [">&-", ">/dev/full"])
+def test_standard_output_that_can_t_be_written_is_no_traceback(command: str, where: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.join(MODELYARD)} {command} {where}"],
+        env={key: value for key, value in os.environ.items() if key != "MODELYARD_BROKER_URL"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    if command != "--help":
+        assert done.returncode == 1
+        assert "standard output" in done.stderr
+
+
+def test_the_version_and_the_exit_codes_are_told() -> None:
+    assert run("--version").stdout == f"modelyard {__version__}\n"
+    assert "Exit codes: 0 all is well" in run("--help").stdout
 
 
 def test_a_result_that_is_not_there_yet_says_so(broker: dict[str, str]) -> None:

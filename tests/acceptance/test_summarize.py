@@ -64,15 +64,17 @@ def test_every_document_becomes_one_line_and_only_what_failed_is_done_again(here
     assert not (here.folder / "out.jsonl.job").exists()
 
     here.fake.reset()
-    code, out, err = finish(here.summarize(output, [folder]))
+    code, out, err = finish(here.summarize(output, [Path("minutes/../minutes")]))
     assert code == 1
     assert "private yard" not in err
+    assert "--retry-failed" not in out
     assert len(lines(output)) == 5
 
     here.fake.always("small", Reply(text="No more empty."))
     empty.write_text("Now there is something in it.")
-    code, out, err = finish(here.summarize(output, [folder], again=True))
+    code, out, err = finish(here.summarize(output, [folder]))
     assert code == 0, err
+    assert "1 changed since" in err
     assert len(here.fake.calls) == 1
     assert len(lines(output)) == 5
     assert {record["status"] for record in lines(output)} == {"answered"}

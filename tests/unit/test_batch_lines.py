@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from modelyard.catalog import Catalog, Endpoint, Model, Route
 from modelyard.messages import Answer, Attempt, Decision, Plan, Step, Usage
-from producer.batch import errors_path, lines
+from producer.batch import errors_path
+from producer.batch_line import lines
 from producer.openai_batch import (
     BadLine,
     answer_line,
+    asked_digest,
     bad_line_id,
     bad_line_number,
     error_line,
@@ -61,7 +63,8 @@ def read(line: bytes) -> Any:
 
 class TestReading:
     def test_a_line_becomes_a_request(self) -> None:
-        line = read(body(temperature=0.5, max_tokens=9, stream=False, n=1))
+        harmless = {"stream": False, "n": 1, "tools": [], "tool_choice": "none"}
+        line = read(body(temperature=0.5, max_tokens=9, modalities=["text"], **harmless))
         assert line.custom_id == "a"
         request = line.request
         assert request.text == "Hello"
@@ -114,8 +117,14 @@ class TestReading:
             (body(messages=[HELLO | {"role": "boss"}]), "invalid_request", "role"),
             (body(messages=[HELLO | {"tool_calls": [1]}]), "invalid_request", "tool_calls"),
             (body(messages=[HELLO | {"content": " "}]), "invalid_request", "no text"),
-            (body(stream=True), "invalid_request", "can't stream"),
-            (body(n=2), "invalid_request", "one choice"),
+            (body(stream=True), "invalid_request", "body.stream is not supported"),
+            (body(n=2), "invalid_request", "body.n is not supported"),
+            (body(tools=[{"type": "function"}]), "invalid_request", "body.tools is not supported"),
+            (body(tool_choice="auto"), "invalid_request", "body.tool_choice"),
+            (body(functions=[{"name": "f"}]), "invalid_request", "body.functions"),
+            (body(modalities=["text", "audio"]), "invalid_request", "body.modalities"),
+            (body(audio={"voice": "alloy"}), "invalid_request", "body.audio"),
+            (body(logprobs=True), "invalid_request", "body.logprobs"),
             (body(model="gigantic"), "model_not_found", "use one of small, local, or 'auto'"),
             (body(model=5), "model_not_found", "must be text"),
             (body(model="route:chep"), "model_not_found", "did you mean 'cheap'"),
@@ -164,7 +173,7 @@ class TestWriting:
             cost_usd=0.5,
             attempts=(Attempt(model="small", endpoint="e", started_at=0.0, duration_ms=1.0),),
         )
-        line = answer_line("a", answer)
+        line = answer_line("a", answer, "digest")
         assert is_output(line)
         assert (line["custom_id"], line["error"]) == ("a", None)
         assert line["response"]["status_code"] == 200
@@ -178,13 +187,15 @@ class TestWriting:
         }
         assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
         assert body["modelyard"]["cost_usd"] == 0.5
+        assert asked_digest(line) == "digest"
 
     def test_an_error_line_tells_whether_it_was_a_request(self) -> None:
-        never = error_line(bad_line_id(12), None, "invalid_json", "line 12: ...")
-        failed = error_line(request_line_id("1-2-3"), "a", "exhausted", "...")
+        never = error_line(bad_line_id(12), None, "invalid_json", "line 12: ...", "bad")
+        failed = error_line(request_line_id("1-2-3"), "a", "exhausted", "...", "good")
         assert is_output(never)
         assert bad_line_number(never) == 12
         assert bad_line_number(failed) is None
+        assert [asked_digest(line) for line in (never, failed)] == ["bad", "good"]
 
 
 class TestLines:

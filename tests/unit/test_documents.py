@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from producer.document_text import READERS, NoText
-from producer.documents import Unreadable, UnreadableDocument, find, read
+from producer.documents import Unreadable, UnreadableDocument, digest, find, read, real_path
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "documents"
 
@@ -358,7 +358,7 @@ class TestRead:
         (tmp_path / name).write_text("Open at nine.")
         [path] = find([str(tmp_path)])
         assert isinstance(path, Path)
-        assert read(path).path.encode() == str(tmp_path).encode() + "/caf\ufffd.txt".encode()
+        assert read(path).path == f"{tmp_path}/caf\\xe9.txt"
 
 
 class TestHtml:
@@ -541,3 +541,39 @@ def test_any_bytes_give_text_or_a_reason(kind: str, data: bytes) -> None:
     else:
         assert content.text.strip() == content.text != ""
         assert content.text.encode()
+
+
+class TestSameFile:
+    def test_names_that_are_no_utf8_stay_different(self, tmp_path: Path) -> None:
+        for name in (b"a\xe9.txt", b"a\xe8.txt"):
+            (tmp_path / os.fsdecode(name)).write_text("text")
+        found = list(find([str(tmp_path)]))
+
+        assert {real_path(item) for item in found} == {
+            f"{tmp_path}/a\\xe9.txt",
+            f"{tmp_path}/a\\xe8.txt",
+        }
+        assert len({read(item).path for item in found if isinstance(item, Path)}) == 2
+
+    def test_a_file_has_one_real_path_however_it_is_spelled(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "a.txt").write_text("text")
+        (tmp_path / "link.txt").symlink_to("a.txt")
+        monkeypatch.chdir(tmp_path)
+        paths = [Path("a.txt"), Path("./a.txt"), tmp_path / "a.txt", Path("link.txt")]
+        missing = [Unreadable("no.txt", "gone"), Unreadable(f"{tmp_path}/no.txt", "gone")]
+
+        assert {real_path(path) for path in paths} == {str(tmp_path / "a.txt")}
+        assert {real_path(item) for item in missing} == {str(tmp_path / "no.txt")}
+
+    def test_what_is_in_it_is_told_by_its_digest_even_if_it_is_no_document(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "a.txt"
+        path.write_bytes(b"")
+        with pytest.raises(UnreadableDocument) as caught:
+            read(path)
+
+        assert digest(path) == caught.value.item.sha256 == hashlib.sha256(b"").hexdigest()
+        assert digest(tmp_path / "no.txt") is None

@@ -65,6 +65,19 @@ async def test_max_tokens_bounds_the_answer(lead: Extractive) -> None:
     assert completion.finish_reason == "length"
 
 
+async def test_the_models_own_limit_bounds_the_answer_if_the_request_names_none() -> None:
+    provider = Extractive(model("lead").model_copy(update={"max_output_tokens": 9}))
+
+    short = await provider.complete(Request.of(STORY))
+    asked = await provider.complete(
+        Request.model_validate({"text": STORY, "params": {"max_tokens": 90}})
+    )
+    await provider.aclose()
+
+    assert short.text == "The cat sat on the mat. [1]"
+    assert len(asked.text) > len(short.text)
+
+
 @pytest.mark.parametrize("text", ["...", "Summarize the following document:"])
 async def test_no_document_is_an_invalid_request(lead: Extractive, text: str) -> None:
     with pytest.raises(ProviderError, match="no document") as caught:

@@ -78,6 +78,38 @@ def test_a_meeting_is_summarized_without_filler(order: Order) -> None:
     ]
 
 
+MAIL = """From: Irena Kolar (Dairy)
+31 March, 07:52
+
+Since Sunday night all our loggers in the depot are one hour behind. The reports carry wrong times.
+
+Place   Hotel, each night
+
+Leeds   140 euros
+
+The other depots are correct. We have not changed any settings of the loggers.
+
+Irena
+"""
+
+
+@every_order
+def test_headers_dates_and_rows_of_tables_are_passed_over(order: Order) -> None:
+    summary = summarize(MAIL, order, Length(sentences=9))
+
+    assert [sentence.text.split()[0] for sentence in summary.sentences] == [
+        "Since",
+        "The",
+        "The",
+        "We",
+    ]
+
+
+@every_order
+def test_a_table_with_nothing_else_is_summarized_all_the_same(order: Order) -> None:
+    assert summarize("Leeds 140 euros\n\nGraz 120 euros\n\nGdynia 90 euros.", order).sentences
+
+
 @every_order
 def test_filler_is_better_than_nothing(order: Order) -> None:
     summary = summarize("Ann: Yeah .\nBob: OK .\nAnn: Bye .\nBob: Bye .", order)

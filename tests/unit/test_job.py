@@ -45,6 +45,13 @@ class TestJob:
             }
         assert len(ids) == 4
 
+    def test_a_document_that_is_called_otherwise_is_the_same_question(self, tmp_path: Path) -> None:
+        typed = [
+            HELLO.model_copy(update={"metadata": {"path": p}}) for p in ("a.txt", "../x/a.txt")
+        ]
+        with Job(tmp_path / "out.jsonl", "summarize") as job:
+            assert len({job.request_id("/x/a.txt", "whole", request) for request in typed}) == 1
+
     def test_only_what_is_tried_again_gets_new_ids_and_keeps_them(self, tmp_path: Path) -> None:
         with Job(tmp_path / "out.jsonl", "summarize") as job:
             before = [job.request_id(unit, "whole", HELLO) for unit in ("a", "b")]

@@ -1,9 +1,11 @@
 """One document's way from requests to its line."""
 
+from dataclasses import replace
+
 from modelyard.errors import RequestFailed
 from modelyard.messages import Answer, Attempt, Decision, Plan, Step, Timings, Usage
 from producer.document_summary import DocumentSummary, Question
-from producer.documents import Document
+from producer.documents import Document, Unreadable
 from producer.window import Door, Window
 
 QUESTION = Question(
@@ -18,7 +20,7 @@ ATTEMPT = Attempt(model="small", endpoint="one.example", started_at=1.0, duratio
 
 
 def unit(text: str) -> DocumentSummary:
-    return DocumentSummary("a.txt", "a.txt", Document("a.txt", text, "digest"), QUESTION)
+    return DocumentSummary("/here/a.txt", Document("a.txt", text, "digest"), QUESTION)
 
 
 def answer(id: str, *, decided_at: float = 100.0) -> Answer:
@@ -57,6 +59,9 @@ def test_a_short_document_is_asked_once_as_the_options_say() -> None:
     assert document.ended
     assert document.record() == {
         "path": "a.txt",
+        "file": "/here/a.txt",
+        "sha256": "digest",
+        "options": QUESTION.digest,
         "id": "1",
         "status": "answered",
         "summary": "summary 1",
@@ -110,10 +115,23 @@ def test_a_part_that_failed_fails_the_document_with_what_was_paid() -> None:
 
 
 def test_a_document_that_could_not_be_read_says_why() -> None:
-    document = DocumentSummary("a.txt", "a.txt", "it is empty", QUESTION)
+    document = DocumentSummary("/here/a.txt", Unreadable("a.txt", "it is empty"), QUESTION)
 
     assert document.begin() == ()
     assert document.ended
     record = document.record()
     assert record["error"] == {"reason": "unreadable", "message": "it is empty"}
     assert record["id"] is None
+
+
+def test_other_options_are_another_question() -> None:
+    others = [
+        replace(QUESTION, instruction="Translate this."),
+        replace(QUESTION, route="cheap"),
+        replace(QUESTION, models=("small", "large")),
+        replace(QUESTION, params={"max_tokens": 51}),
+    ]
+    digests = {question.digest for question in others}
+    assert len(digests) == 4
+    assert QUESTION.digest not in digests
+    assert replace(QUESTION, message_bytes=5).digest == QUESTION.digest

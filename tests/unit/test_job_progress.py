@@ -50,7 +50,7 @@ def printed(console: Console) -> str:
 
 def test_a_line_tells_counts_models_rate_time_left_and_cost() -> None:
     assert describe(tally(), 30, 2.0) == (
-        "9/30 done · 1 failed · small 4, large 1 · 3.0/s · 0:00:07 left · $0.754000"
+        "9/30 done · 1 failed · small 4, large 1 · 3.0/s · 0:00:07 left · $0.754000 this run"
     )
 
 
@@ -79,11 +79,20 @@ def test_the_table_at_the_end_names_what_failed_and_where_the_output_is() -> Non
     show_summary(console, tally(), 2.0, what="documents", where="out.jsonl")
     shown = printed(console)
     assert "small │         4 │ $0.004000" in shown
-    assert "5 answered, 1 failed in 0:00:02 (3.0/s), $0.754000" in shown
+    assert "5 answered, 1 failed in 0:00:02 (3.0/s), $0.754000 this run" in shown
     assert "before this run: 3 answered, 0 failed" in shown
     assert "failed: b.txt: it is empty" in shown
     assert "--retry-failed" in shown
     assert "output: out.jsonl" in shown
+
+
+def test_trying_again_is_offered_only_where_it_may_help() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    counts = Tally()
+    counts.add_failure("b.txt", "it is empty", retriable=False)
+    show_summary(console, counts, 2.0, what="documents", where="out.jsonl")
+    assert "failed: b.txt: it is empty" in printed(console)
+    assert "--retry-failed" not in printed(console)
 
 
 def interrupt_when(process: "subprocess.Popen[str]", said: str) -> None:
@@ -94,11 +103,16 @@ def interrupt_when(process: "subprocess.Popen[str]", said: str) -> None:
 
 def test_the_first_ctrl_c_asks_and_the_second_ends_it_at_once() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", STUBBORN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         interrupt_when(process, "ready")
         interrupt_when(process, "asked")
         assert process.wait(20) == EXIT_INTERRUPTED
+        assert process.stderr is not None
+        assert "Ctrl-C again ends it at once" in process.stderr.read()
 
 
 def test_waiting_that_has_no_end_of_its_own_is_broken_off() -> None:

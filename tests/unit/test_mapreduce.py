@@ -6,17 +6,9 @@ from hypothesis import strategies as st
 from modelyard.catalog import Catalog, Model, Route, Rule, When
 from modelyard.messages import Request
 from modelyard.tokens import estimate_tokens
-from producer.mapreduce import (
-    Ask,
-    Failure,
-    Limits,
-    Round,
-    Summary,
-    advance,
-    begin,
-    json_bytes,
-)
-from producer.window import Door, Window, candidates, window
+from producer.failure import Failure
+from producer.mapreduce import Ask, Limits, Round, Summary, advance, begin
+from producer.window import Door, Window, candidates, json_bytes, window
 from router_worker.policy import Unroutable, decide
 
 DO = "Summarize this."

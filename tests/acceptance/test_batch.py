@@ -53,6 +53,8 @@ def test_answers_and_errors_go_to_their_files_and_ctrl_c_loses_nothing(here: Des
     wait_for_lines(output, 7)
     here.fake.wait_until(lambda fake: fake.in_flight == 4, timeout_s=30)
     first.send_signal(signal.SIGINT)
+    assert first.stderr is not None
+    assert any("Ctrl-C again" in said for said in first.stderr)
     # It ends when the calls in flight have, and these are held here.
     gate.open()
     code, _, err = finish(first)

@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,10 @@ from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.errors import EmbeddedRedisError
 
 pytest_plugins = ["no_skips"]
+
+# A shell starts what it runs in the background with SIGINT ignored, and that is inherited: the
+# tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,8 @@ class OpenAI:
     `client` is the endpoint's own (`providers.http.make_client`) and is closed by `aclose`.
     `clock` gives seconds since the epoch, for Retry-After dates. The whole call is bounded by
     `model.timeout_s`. User and password in `base_url` become basic authentication if there is
-    no key. Raises `httpx.InvalidURL` if `base_url` is no address.
+    no key. Raises `httpx.InvalidURL` if `base_url` is no address, and `ValueError` for a key that
+    no header can hold.
     """
 
     def __init__(
@@ -102,18 +103,24 @@ class OpenAI:
     ) -> None:
         base = httpx.URL(endpoint.base_url)
         key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
-        self._headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json"}
         if key:
-            self._headers["authorization"] = f"Bearer {key}"
+            headers["authorization"] = f"Bearer {key}"
         elif base.userinfo:
             pair = f"{base.username}:{base.password}".encode()
-            self._headers["authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+            headers["authorization"] = f"Basic {base64.b64encode(pair).decode()}"
         self._secrets = tuple(
             secret for secret in (key, base.password, base.query.decode()) if secret
         )
         # aiohttp refuses a URL with credentials beside an Authorization header.
-        self._url = base.copy_with(
+        url = base.copy_with(
             username=None, password=None, path=base.path.rstrip("/") + "/chat/completions"
+        )
+        # What httpx makes of all this is the same for each call, so it is made once.
+        self._blank = client.build_request("POST", url, headers=headers)
+        del self._blank.headers["content-length"]
+        self._blank.extensions["timeout"] = _not_timed_twice(
+            self._blank.extensions["timeout"], model.timeout_s
         )
         self._model = model
         self._label = endpoint.label
@@ -132,12 +139,11 @@ class OpenAI:
         except (TypeError, ValueError) as error:
             problem = f"params can't be written as JSON: {error}"
             raise self._error(Failure(FailureKind.INVALID, problem), request) from None
-        headers = self._headers
-        if request_id and _REQUEST_ID.fullmatch(request_id):
-            headers = {**headers, "x-request-id": request_id}
+        message = self._message(content, request_id)
         try:
             async with asyncio.timeout(self._model.timeout_s) as limit:
-                response, body = await self._post(content, headers)
+                response = await self._client.send(message, stream=True)
+                body = await read_body(response, self._max_answer_bytes)
         except TRANSPORT_ERRORS as error:
             kind, words = explain(error)
             if limit.expired():
@@ -153,19 +159,21 @@ class OpenAI:
             raise self._error(outcome, request)
         return outcome
 
-    async def _post(
-        self, content: bytes, headers: Mapping[str, str]
-    ) -> tuple[httpx.Response, bytes]:
-        body: bytes | AsyncIterator[bytes] = content
-        if len(content) > _PIECE_BYTES:
-            # aiohttp writes bytes in one go and warns that a megabyte of them holds up the loop.
-            body, headers = _pieces(content), {**headers, "content-length": str(len(content))}
-        message = self._client.build_request("POST", self._url, content=body, headers=headers)
-        response = await self._client.send(message, stream=True)
-        try:
-            return response, await read_body(response, self._max_answer_bytes)
-        finally:
-            await response.aclose()
+    def _message(self, content: bytes, request_id: str | None) -> httpx.Request:
+        blank = self._blank
+        headers = blank.headers.copy()
+        headers["content-length"] = str(len(content))
+        if request_id and _REQUEST_ID.fullmatch(request_id):
+            headers["x-request-id"] = request_id
+        # aiohttp writes bytes in one go and warns that a megabyte of them holds up the loop.
+        small = len(content) <= _PIECE_BYTES
+        return httpx.Request(
+            blank.method,
+            blank.url,
+            headers=headers,
+            stream=httpx.ByteStream(content) if small else _Pieces(content),
+            extensions=blank.extensions,
+        )
 
     async def aclose(self) -> None:
         """Close the client and its connections."""
@@ -213,13 +221,35 @@ def encode_call(model: str, request: Request) -> bytes:
     body = {key: value for key, value in request.params.items() if key not in OURS}
     body["model"] = model
     body["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode()
+    return _write_json(body).encode()
 
 
-async def _pieces(content: bytes) -> AsyncIterator[bytes]:
-    for begin in range(0, len(content), _PIECE_BYTES):
-        yield content[begin : begin + _PIECE_BYTES]
+_write_json: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":")
+).encode
+
+
+class _Pieces(httpx.AsyncByteStream):
+    """A long body, in pieces that leave room for other calls in between."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for begin in range(0, len(self._content), _PIECE_BYTES):
+            yield self._content[begin : begin + _PIECE_BYTES]
+
+
+def _not_timed_twice(timeouts: Mapping[str, float | None], whole_s: float) -> dict[str, Any]:
+    """Return httpx's `timeouts`, in seconds, without the one for silences if it can't run out.
+
+    A silence begins after the call does, so one of `whole_s` never ends before the whole call;
+    its timer would be set anew for each piece of an answer.
+    """
+    silence_s = timeouts.get("read")
+    if silence_s is None or silence_s < whole_s:
+        return dict(timeouts)
+    return {**timeouts, "read": None}
 
 
 def read_response(

@@ -1,6 +1,7 @@
 """What the OpenAI provider sends, and what it makes of every kind of answer."""
 
 import asyncio
+import gzip
 import json
 from email.utils import formatdate
 from typing import Any
@@ -28,10 +29,13 @@ def provider(handler: Handler, **changes: Any) -> OpenAI:
         base_url=changes.pop("base_url", "https://models.example/v1"),
         api_key=changes.pop("api_key", KEY),
     )
+    silence_s = changes.pop("silence_s", 5.0)
+    client = httpx.AsyncClient(
+        transport=httpx.MockTransport(handler), timeout=httpx.Timeout(5.0, read=silence_s)
+    )
     model = Model(
         name="small", provider="openai", model="vendor/small-1", endpoints=(endpoint,), **changes
     )
-    client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
     return OpenAI(model, endpoint, client, clock=lambda: NOW)
 
 
@@ -144,6 +148,40 @@ class TestCall:
 
         await provider(handler, base_url=base_url, api_key=api_key).complete(HELLO)
 
+    async def test_one_call_leaves_nothing_for_the_next(self) -> None:
+        seen: list[httpx.Request] = []
+
+        def handler(call: httpx.Request) -> httpx.Response:
+            seen.append(call)
+            return httpx.Response(200, json=completion(content="Salve"))
+
+        calls = provider(handler)
+        await calls.complete(Request.of("a long question"), request_id="r-1")
+        await calls.complete(Request.of("short"))
+        await calls.complete(Request.of("again"), request_id="r-3")
+        assert [call.headers.get("x-request-id") for call in seen] == ["r-1", None, "r-3"]
+        for call in seen:
+            assert call.headers.get_list("content-length") == [str(len(call.content))]
+            assert call.headers.get_list("host") == ["models.example"]
+
+    @pytest.mark.parametrize(
+        ("silence_s", "whole_s", "timer"),
+        [(30.0, 30.0, None), (60.0, 30.0, None), (5.0, 30.0, 5.0), (None, 30.0, None)],
+    )
+    async def test_silences_are_timed_if_they_can_end_before_the_call(
+        self, silence_s: float | None, whole_s: float, timer: float | None
+    ) -> None:
+        def handler(call: httpx.Request) -> httpx.Response:
+            assert call.extensions["timeout"] == {
+                "connect": 5.0,
+                "read": timer,
+                "write": 5.0,
+                "pool": 5.0,
+            }
+            return httpx.Response(200, json=completion(content="Salve"))
+
+        await provider(handler, silence_s=silence_s, timeout_s=whole_s).complete(HELLO)
+
     @pytest.mark.parametrize("id", ["a\r\nx: y", "ü", "", "a b", "x" * 513])
     async def test_an_id_that_is_no_header_value_is_not_sent(self, id: str) -> None:
         def handler(call: httpx.Request) -> httpx.Response:
@@ -219,6 +257,11 @@ class TestAnswer:
         caught = await failure(answering(200, completion(**message)))
         assert caught.kind is kind
         assert words in str(caught)
+
+    async def test_a_packed_answer_is_unpacked_though_nobody_asked_for_it(self) -> None:
+        packed = gzip.compress(json.dumps(completion(content="Salve")).encode())
+        answer = await answering(200, packed, {"content-encoding": "gzip"}).complete(HELLO)
+        assert answer.text == "Salve"
 
     @pytest.mark.parametrize(
         "body",

@@ -1,31 +1,21 @@
 """Making the answer of a request from the completion of its last call."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from model_workers.providers.base import Completion
 from modelyard.catalog import Model
 from modelyard.messages import Answer, Attempt, Call, Timings
 
 
-class AnswerResult:
-    """An answer as a task's result: JSON in the backend, and one line in logs and events.
+def brief(answer: Answer) -> str:
+    """Return an answer in one line, for logs, events and Flower.
 
     What was answered is between the producer and the result backend.
     """
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-
-    def __json__(self) -> dict[str, Any]:
-        return self.answer.encode()
-
-    def __repr__(self) -> str:
-        answer = self.answer
-        return (
-            f"{answer.model} answered {answer.usage.output_tokens:,} tokens "
-            f"to {answer.usage.input_tokens:,}, ${answer.cost_usd:.6f}"
-        )
+    return (
+        f"{answer.model} answered {answer.usage.output_tokens:,} tokens "
+        f"to {answer.usage.input_tokens:,}, ${answer.cost_usd:.6f}"
+    )
 
 
 def to_answer(

@@ -9,23 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery.signals import celeryd_after_setup, celeryd_init, worker_shutdown
-from kombu.entity import Exchange, Queue
 
 from model_workers.task import CallTask
-from modelyard.app import make_app
+from modelyard.app import lanes, make_app, serve_batch_lanes
 from modelyard.catalog import Catalog
 from modelyard.catalog_file import default_catalog
 from modelyard.errors import ModelyardError
+from modelyard.holdings import settle_at_exit
 from modelyard.names import model_queue, queue_model
 from modelyard.settings import load_settings
-from modelyard.transport import settle_at_exit
-
-
-def own_queue(model: str) -> Queue:
-    """Return a model's queue. Its own exchange: the default one would bind it to `requests`."""
-    name = model_queue(model)
-    return Queue(name, Exchange(name), routing_key=name)
-
 
 logger = logging.getLogger("modelyard.calls")
 settings = load_settings()
@@ -34,13 +26,18 @@ app = make_app(
     "model_workers",
     settings=settings,
     worker_pool="model_workers.pool:AsyncioPool",
-    task_queues=[own_queue(model.name) for model in catalog.live_models],
+    task_queues=[
+        queue for model in catalog.live_models for queue in lanes(model_queue(model.name))
+    ],
     modelyard_shutdown_grace_s=settings.shutdown_grace_s,
 )
 CallTask.catalog = catalog
-CallTask.once_s = settings.visibility_timeout_s
-# Celery's own line says how long the tracer took, not the call; `CallTask` logs that itself.
-logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+CallTask.queue_limit = settings.queue_limit
+CallTask.result_ttl_s = settings.result_ttl_s
+# One line a request is enough, and `CallTask` writes it: these say that a message came, and how
+# long Celery's tracer took.
+for noisy in ("celery.app.trace", "celery.worker.strategy"):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
 app.register_task(CallTask())
 
 
@@ -61,8 +58,11 @@ def size_worker(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> 
 
 
 @celeryd_after_setup.connect(weak=False)
-def tell_catalog(**_: Any) -> None:
-    """Log what can be called: the catalog was read before there was a log."""
+def consume_lanes(instance: Any, **_: Any) -> None:
+    """Serve the batch lanes too where the worker was told the models' queues alone."""
+    names = [model_queue(model.name) for model in catalog.models]
+    serve_batch_lanes(instance.app.amqp.queues, names)
+    # The catalog was read before there was a log.
     logger.info("catalog %s: %s", settings.catalog_path, catalog.summary())
 
 
@@ -72,16 +72,17 @@ def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:
     Queues that are no model's are somebody else's business. Raises `UnknownName`.
     """
     named = [queue_model(queue.strip()) for queue in queues]
-    models = [catalog.model(name) for name in named if name is not None]
+    models = [catalog.model(name) for name in dict.fromkeys(named) if name is not None]
     return sum(model.concurrency for model in models or catalog.live_models) or 1
 
 
 def queue_limits(catalog: Catalog, queues: Sequence[str]) -> dict[str, int]:
-    """Return how many messages of each queue a worker may have, if it serves several models.
+    """Return how many messages of each queue, both lanes together, a worker of several may have.
 
     A worker of one model is bounded by its concurrency, which can be changed as it runs.
     """
-    models = [catalog.model(name) for queue in queues if (name := queue_model(queue.strip()))]
+    named = dict.fromkeys(queue_model(queue.strip()) for queue in queues)
+    models = [catalog.model(name) for name in named if name is not None]
     served = models or catalog.live_models
     if len(served) == 1:
         return {}
@@ -91,4 +92,4 @@ def queue_limits(catalog: Catalog, queues: Sequence[str]) -> dict[str, int]:
 @worker_shutdown.connect(weak=False)
 def settle(**_: Any) -> None:
     """Acknowledge and put back what a lost connection left."""
-    settle_at_exit(app.connection_for_write())
+    settle_at_exit()

@@ -1,7 +1,7 @@
 """A Celery task whose `run` is a coroutine.
 
 In an `AsyncioPool` it runs on the pool's loop; in any other pool, and when it is called directly,
-it runs to its end on a loop of its own.
+it runs to its end on a loop of its own. A `SettlingTask` also says itself how its message ends.
 """
 
 import asyncio
@@ -14,6 +14,10 @@ from typing import Any
 
 from celery import Task
 from celery.app.task import Context
+from celery.exceptions import Ignore
+
+from modelyard.claims import Settlement, settle
+from modelyard.holdings import ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,19 @@ class Outcome:
 
     value: Any = None
     error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a message ends: what is written, and what events, logs and Flower are told.
+
+    `error` is None after a success, `Ignore` if the request goes on elsewhere, and else what the
+    producer gets.
+    """
+
+    settlement: Settlement
+    seen: str = ""
+    error: Exception | None = None
 
 
 _context: ContextVar[Context | None] = ContextVar("modelyard_task_context", default=None)
@@ -75,3 +92,26 @@ class CoroutineTask(Task):
     def request(self) -> Context:
         """The running task's context, on the loop as in Celery's tracer."""
         return _context.get() or super().request
+
+
+class SettlingTask(CoroutineTask):
+    """Base of tasks whose `run` returns `Settled`: its outcome and its ack are one step.
+
+    Celery's tracer, which would store the result first and acknowledge it later, is left out.
+    """
+
+    abstract = True
+
+    def failed(self, context: Context, error: BaseException) -> Settled:
+        """Return how a message ends whose `run` raised, or ran into a time limit."""
+        raise NotImplementedError
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run to the end in a pool that is not ours, whose tracer finds nothing left to do."""
+        try:
+            settled = asyncio.run(self._alone(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - it becomes the outcome
+            settled = self.failed(self.request, error)
+        settle(self.app.backend.client, [settled.settlement])
+        ledger.settled([settled.settlement.claim])
+        raise settled.error or Ignore(settled.seen)

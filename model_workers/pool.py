@@ -5,9 +5,12 @@ at Celery's own extension point (a `celery.concurrency.base.BasePool`, named by 
 
 - the main thread is Celery's: it consumes, acknowledges and sends events;
 - the *loop* thread runs the tasks, hundreds at a time;
-- a few *finisher* threads run Celery's own tracer on each outcome: it writes the result, calls
-  the handlers and signals, and nothing of that blocks the loop. What the tracer says goes back
-  to the main thread, which alone touches the broker's channel.
+- the *committer* thread settles what `SettlingTask`s came to, as much at a time as there is;
+- a few *finisher* threads run Celery's own tracer on the outcome of all other tasks: it writes the
+  result, calls the handlers and signals.
+
+Nothing of that blocks the loop. What came of it goes back to the main thread, which alone touches
+the broker's channel.
 
 Time limits, revoke with `terminate`, `pool_grow` and `pool_shrink` work as in Celery's pools.
 """
@@ -22,22 +25,33 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
+from celery.app.task import Context
 from celery.concurrency.base import BasePool
-from celery.exceptions import Reject, SoftTimeLimitExceeded, WorkerShutdown
-from kombu.serialization import loads, prepare_accept_content
+from celery.exceptions import (
+    Ignore,
+    Reject,
+    SoftTimeLimitExceeded,
+    TimeLimitExceeded,
+    WorkerShutdown,
+)
 
-from model_workers.coroutine_task import CoroutineTask, Outcome, tracing
-from modelyard.transport import ledger
+from model_workers.committer import Committer, Pending
+from model_workers.coroutine_task import CoroutineTask, Outcome, Settled, SettlingTask, tracing
+from modelyard.claims import DONE, settle
+from modelyard.connect import connect
+from modelyard.holdings import ledger
 
 logger = logging.getLogger("modelyard.pool")
 
-JSON_ONLY = prepare_accept_content(["json"])
-
 FINISHERS = 4
 """Threads that write results: enough to overlap round trips, few enough to share one GIL."""
+
+STORE_TIMEOUT_S = 20.0
+"""A Redis that does not answer for so long is taken to be away."""
 
 STOP_POLL_S = 0.1
 
@@ -68,6 +82,7 @@ class Job:
     inner: "asyncio.Future[Any] | None" = None
     started: float = 0.0
     over_soft_limit: bool = False
+    over_hard_limit: bool = False
     abandoned: bool = False
     finishing: bool = False
     pool: "AsyncioPool | None" = field(default=None, repr=False)
@@ -95,15 +110,23 @@ class AsyncioPool(BasePool):
         self._in_flight = 0
         self._connection = 0
         self._news: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._telling = False
+        self._new: deque[Job] = deque()
+        self._admitting = False
         self._hub: Any = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="asyncio-pool", daemon=True)
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
+        self._store = connect(
+            self.app.conf.broker_url, socket_timeout=STORE_TIMEOUT_S, socket_connect_timeout=5.0
+        )
+        self._committer = Committer(partial(settle, self._store))
 
     # -- Celery's side: the main thread
 
     def on_start(self) -> None:
         self._thread.start()
+        self._committer.start()
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Remember Celery's hub; called again after each reconnect."""
@@ -145,7 +168,11 @@ class AsyncioPool(BasePool):
             pool=self,
         )
         self._jobs[job.pid] = job
-        self._loop.call_soon_threadsafe(self._admit, job)
+        self._new.append(job)
+        # One wake-up for all that is handed over before the loop looks.
+        if not self._admitting:
+            self._admitting = True
+            self._loop.call_soon_threadsafe(self._admit)
         return job
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
@@ -184,6 +211,8 @@ class AsyncioPool(BasePool):
         if not self._thread.is_alive():
             return
         asyncio.run_coroutine_threadsafe(self._end(finish_s), self._loop).result()
+        self._committer.close(finish_s)
+        self._store.close()
         self.app.backend.give_up.set()
         self._finishers.shutdown(wait=True)
         self._tell()
@@ -191,7 +220,8 @@ class AsyncioPool(BasePool):
         self._thread.join(timeout=10)
 
     def _tell(self) -> None:
-        """Pass on what the loop and the finishers had to say, in its order."""
+        """Pass on what the other threads had to say, in its order."""
+        self._telling = False
         while self._news:
             callback, args = self._news.popleft()
             try:
@@ -206,7 +236,8 @@ class AsyncioPool(BasePool):
     def _say(self, callback: Callable[..., Any], *args: Any) -> None:
         self._news.append((callback, args))
         hub = self._hub
-        if hub is not None:
+        if hub is not None and not self._telling:
+            self._telling = True
             hub.call_soon(self._tell)
 
     def _get_info(self) -> dict[str, Any]:
@@ -226,8 +257,10 @@ class AsyncioPool(BasePool):
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
-    def _admit(self, job: Job) -> None:
-        self._waiting.append(job)
+    def _admit(self) -> None:
+        self._admitting = False
+        while self._new:
+            self._waiting.append(self._new.popleft())
         self._pump()
 
     def _pump(self) -> None:
@@ -237,7 +270,7 @@ class AsyncioPool(BasePool):
             if (
                 job.abandoned
                 or job.connection < self._connection
-                or not ledger.hold(job.delivery_tag)
+                or not ledger.start(job.delivery_tag)
             ):
                 self._jobs.pop(job.pid, None)
             else:
@@ -245,38 +278,62 @@ class AsyncioPool(BasePool):
                 job.task = self._loop.create_task(self._execute(job))
 
     async def _execute(self, job: Job) -> None:
+        committing = False
         try:
             job.started = time.monotonic()
             if job.accept_callback is not None:
                 self._say(job.accept_callback, job.pid, job.started)
-            name, id, request, body, content_type, content_encoding = job.args
-            if content_type:
-                body = loads(body, content_type, content_encoding, accept=JSON_ONLY)
+            name, _, request = job.args[:3]
+            args, kwargs = request["args"], request["kwargs"]
             task = self.app.tasks[name]
+            outcome = None
             if isinstance(task, CoroutineTask):
-                outcome = await self._outcome(job, task.start(request, *body[0], **body[1]))
+                outcome = await self._outcome(job, task.start(request, *args, **kwargs))
+            if job.abandoned:
+                return
+            job.finishing = True
+            if isinstance(task, SettlingTask):
+                assert outcome is not None
+                self._commit(job, settled(task, outcome, request))
+                committing = True
             else:
-                outcome = None
-            if not job.abandoned:
-                job.finishing = True
-                await self._loop.run_in_executor(
-                    self._finishers, self._finish, job, outcome, (name, id, request, body)
-                )
+                await self._loop.run_in_executor(self._finishers, self._finish, job, outcome)
         except asyncio.CancelledError:
             logger.debug("%s was abandoned", job.id)
         except Exception as error:
             if job.finishing and not isinstance(error, Reject):
-                # Its outcome is not stored, so the message must come again.
+                # Its outcome is not stored, so the message must come again: its lease runs out.
                 logger.exception("%s: its outcome could not be stored", job.id)
-                ledger.owe_put_back([job.delivery_tag])
+                ledger.settled([job.delivery_tag])
             else:
                 # Celery logs it and settles the message.
                 self._say(job.error_callback, ExceptionInfo())
         finally:
             self._in_flight -= 1
-            self._jobs.pop(job.pid, None)
-            self._say(ledger.let_go, job.delivery_tag)
+            if not committing:
+                self._jobs.pop(job.pid, None)
+                self._say(ledger.stop, job.delivery_tag)
             self._pump()
+
+    def _commit(self, job: Job, end: Settled) -> None:
+        self._committer.add(Pending(end.settlement, partial(self._committed, job, end)))
+
+    def _committed(self, job: Job, end: Settled, result: int | None) -> None:
+        """Let go of what is settled, and tell Celery; called in the committer's thread."""
+        # What could not be settled is not held any longer: its lease runs out, and it comes again.
+        ledger.settled([end.settlement.claim])
+        error = end.error
+        if result is None:
+            error = Ignore("its outcome could not be stored")
+        elif result != DONE and not isinstance(error, Ignore):
+            logger.warning("request %s: another outcome was first", job.id)
+            error = Ignore("another outcome was first")
+        runtime_s = time.monotonic() - job.started
+        self._jobs.pop(job.pid, None)
+        if error is None:
+            self._say(job.callback, (0, end.seen, runtime_s))
+        else:
+            self._say(job.callback, (1, info(error), runtime_s))
 
     async def _outcome(self, job: Job, coroutine: Coroutine[Any, Any, Any]) -> Outcome:
         """Run it within its limits. Nothing but its abandonment raises."""
@@ -292,6 +349,9 @@ class AsyncioPool(BasePool):
             if job.abandoned:
                 inner.cancel()
                 raise
+            if job.over_hard_limit:
+                inner.cancel("hard time limit")
+                return Outcome(error=TimeLimitExceeded(job.timeout))
             if job.over_soft_limit:
                 return Outcome(error=SoftTimeLimitExceeded(job.soft_timeout))
             return Outcome(error=RuntimeError("the task cancelled itself"))
@@ -308,6 +368,12 @@ class AsyncioPool(BasePool):
         inner.cancel("soft time limit")
 
     def _hard_limit(self, job: Job, inner: "asyncio.Future[Any]") -> None:
+        if isinstance(self.app.tasks[job.args[0]], SettlingTask):
+            logger.error("%s: hard time limit (%s s) exceeded", job.id, job.timeout)
+            job.over_hard_limit = True
+            if job.task is not None:
+                job.task.cancel()
+            return
         inner.cancel("hard time limit")
         self._abandon(job)
         if job.timeout_callback is not None:
@@ -344,22 +410,42 @@ class AsyncioPool(BasePool):
                 await task.aclose()
 
     async def _unstored(self, timeout_s: float) -> list[Job]:
-        """Wait for outcomes to be stored, and return the jobs whose are not."""
+        """Wait for the finishers to store outcomes, and return the jobs whose are not stored."""
         storing = [job for job in self._jobs.values() if job.task is not None and job.finishing]
-        if storing:
-            await asyncio.wait([job.task for job in storing if job.task], timeout=timeout_s)
+        tasks = [job.task for job in storing if job.task and not job.task.done()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
         return [job for job in storing if job.task and not job.task.done()]
 
     # -- the finishers' side
 
-    def _finish(self, job: Job, outcome: Outcome | None, call: tuple[Any, ...]) -> None:
-        name, id, request, body = call
+    def _finish(self, job: Job, outcome: Outcome | None) -> None:
+        name, id, request, body, content_type, content_encoding = job.args
         with tracing(outcome):
-            failed, said, _ = job.target(name, id, request, body, None, None)
+            failed, said, _ = job.target(name, id, request, body, content_type, content_encoding)
         if failed and isinstance(outcome.error if outcome else None, self.app.tasks[name].throws):
             said.traceback = ""  # An expected end: where in our code it was raised tells nobody.
         # The tracer timed itself; what people want to know is how long the task ran.
         self._say(job.callback, (failed, said, time.monotonic() - job.started))
+
+
+def settled(task: SettlingTask, outcome: Outcome, request: dict[str, Any]) -> Settled:
+    """Return how a settling task's message ends."""
+    if outcome.error is None:
+        assert isinstance(outcome.value, Settled)
+        return outcome.value
+    return task.failed(Context(request), outcome.error)
+
+
+def info(error: Exception) -> ExceptionInfo:
+    """Return what Celery wants to know of an expected end: where it was raised tells nobody."""
+    try:
+        raise error
+    except type(error):
+        told = ExceptionInfo()
+    told.exception = error  # as it is: events show its repr
+    told.traceback = ""
+    return told
 
 
 def _ignore(_: Any) -> None:

@@ -1,30 +1,33 @@
 """The task of the model pools: call the model, and carry out what `advance` says.
 
-An answer is returned, and Celery stores it under the request's id. A failover is published for
-the next model under the same id, and this hop ends without a result. A dead letter is stored, and
-`RequestFailed` raised, which is what the waiting client gets.
+It ends in one of three ways, each of them one step in Redis: an answer is stored under the
+request's id, the request moves on to the next model's queue under the same id, or it becomes a
+dead letter, and `RequestFailed` is what the waiting client gets.
 """
 
 import asyncio
 import logging
 import random
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from celery import Celery, Task
+from celery.app.task import Context
 from celery.exceptions import Ignore
 from celery.worker.strategy import default as default_strategy
 from pydantic import ValidationError
 
 from model_workers.advance import CallNow, Die, Move, NextStep, advance
-from model_workers.answer import AnswerResult, to_answer
-from model_workers.coroutine_task import CoroutineTask
+from model_workers.answer import brief, to_answer
+from model_workers.coroutine_task import Settled, SettlingTask
 from model_workers.lines import Lines
 from model_workers.providers.base import Completion
 from modelyard.catalog import Catalog, Model, Retry
-from modelyard.dead_letters import as_error, bury, end
+from modelyard.claims import Ack, Hop, settle
+from modelyard.endings import answered, as_error, died, reply_channel
 from modelyard.errors import (
     FailureKind,
     InvalidRequest,
@@ -32,10 +35,19 @@ from modelyard.errors import (
     ProviderError,
     RequestFailed,
 )
-from modelyard.messages import Attempt, Call, DeadLetter, DeadReason, Decision, problems
-from modelyard.names import CALL_TASK, RESULT_KEY_PREFIX, hop_mark, model_queue
+from modelyard.holdings import ledger
+from modelyard.messages import (
+    Attempt,
+    Call,
+    DeadLetter,
+    DeadReason,
+    Decision,
+    Lane,
+    problems,
+)
+from modelyard.names import CALL_TASK, RESULT_KEY_PREFIX, model_queue
 from modelyard.outcome import read_outcome
-from modelyard.publish import publish, task_message
+from modelyard.publish import envelope
 from modelyard.received import argument
 from modelyard.redis_errors import passes
 
@@ -49,15 +61,22 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Hop:
-    """Which request runs here, whom its outcome is told, and the hop it came from."""
+class Origin:
+    """Which request runs here, by which claim, whom its outcome is told, where it came from."""
 
     id: str
+    claim: str
     reply_to: str
     parent_id: str | None
 
+    @classmethod
+    def of(cls, context: Context) -> "Origin":
+        """Read it from a running task's context."""
+        claim = (context.properties or {}).get("delivery_tag", "")
+        return cls(context.id, claim, context.reply_to or "", context.parent_id)
 
-class CallTask(CoroutineTask):
+
+class CallTask(SettlingTask):
     """Second and later hops of every request."""
 
     name = CALL_TASK
@@ -65,53 +84,60 @@ class CallTask(CoroutineTask):
     # An expected end: Celery logs it in one line.
     throws = (RequestFailed,)
     catalog: Catalog
-    once_s = 3600
+    queue_limit = 0
+    result_ttl_s = 7 * 24 * 3600
 
     def __init__(self) -> None:
         self.lines = Lines()
         self.random = random.Random()  # noqa: S311 - spreads retries, keeps no secret
 
-    async def run(self, payload: Any) -> AnswerResult:
-        """Return the answer. Raises `RequestFailed`, or `Ignore` after a failover."""
+    async def run(self, payload: Any) -> Settled:
+        """Return how it ends: an answer, the next model, or a dead letter."""
         request = self.request
-        hop = Hop(request.id, request.reply_to or "", request.parent_id)
+        origin = Origin.of(request)
         redelivered = (request.delivery_info or {}).get("redelivered")
-        # The worker that had it may have stored the outcome and died before its ack.
-        if redelivered and await persist(has_outcome, self.app, hop.id):
-            raise Ignore("it has its outcome")
+        # The worker that had it may have stored the outcome and lost its claim.
+        if redelivered and await persist(has_outcome, self.app, origin.id):
+            return Settled(Ack(origin.claim), error=Ignore("it has its outcome"))
         try:
             call = Call.decode(payload)
         except ValidationError as error:
             why = f"not a call: {problems(error)}"
-            raise await self.bury(dead_letter(hop.id, payload, DeadReason.INVALID, why)) from error
+            return self.bury(origin, dead_letter(origin, payload, DeadReason.INVALID, why))
         try:
             model = callable_model(self.catalog, call.model)
         except ModelyardError as error:
             attempts = (*call.attempts, not_called(call, str(error), time.time()))
             move = advance(call, attempts, Retry(), time.time(), 0.0)
-            raise await self.leave(hop, call, move, attempts) from error
-        return await self.answer(hop, call, model)
+            return self.leave(origin, call, move, attempts)
+        return await self.answer(origin, call, model)
 
-    async def answer(self, hop: Hop, call: Call, model: Model) -> AnswerResult:
+    async def answer(self, origin: Origin, call: Call, model: Model) -> Settled:
         """Call the model until it answers or the request leaves this pool."""
         attempts = call.attempts
         first_call: float | None = None
         while True:
             move = advance(call, attempts, model.retry, time.time(), self.random.random())
             if not isinstance(move, CallNow):
-                raise await self.leave(hop, call, move, attempts)
+                return self.leave(origin, call, move, attempts)
             if move.wait_s:
                 await asyncio.sleep(move.wait_s)
             first_call = first_call or time.time()
-            attempt, completion = await self.attempt(hop.id, call, model)
+            attempt, completion = await self.attempt(origin.id, call, model)
             attempts = (*attempts, attempt)
             if completion is not None:
-                answer = to_answer(
-                    hop.id, call, attempts, completion, model, first_call, now=time.time()
+                now = time.time()
+                answer = to_answer(origin.id, call, attempts, completion, model, first_call, now)
+                end = answered(
+                    answer,
+                    claim=origin.claim,
+                    ttl_s=self.result_ttl_s,
+                    channel=reply_channel(origin.reply_to),
+                    now=now,
                 )
-                result = AnswerResult(answer)
-                logger.info("request %s: %r in %.0f ms", hop.id, result, answer.timings.calling_ms)
-                return result
+                seen = brief(answer)
+                logger.info("request %s: %s in %.0f ms", origin.id, seen, answer.timings.calling_ms)
+                return Settled(end, seen)
 
     async def attempt(self, id: str, call: Call, model: Model) -> tuple[Attempt, Completion | None]:
         """Call one endpoint once and return what came of it."""
@@ -141,74 +167,72 @@ class CallTask(CoroutineTask):
             completion,
         )
 
-    def hand_on(self, hop: Hop, call: Call, move: NextStep, attempts: tuple[Attempt, ...]) -> None:
-        """Publish the request for the next model, under the same id, once."""
+    def hand_on(
+        self, origin: Origin, call: Call, move: NextStep, attempts: tuple[Attempt, ...]
+    ) -> Settled:
+        """Return the hop to the next model, under the same id."""
         onward = call.model_copy(update={"step": move.step, "attempts": attempts})
-        queue = model_queue(onward.model)
-        message = task_message(
-            self.app,
+        queue = model_queue(onward.model, batch=call.request.lane is Lane.BATCH)
+        message = envelope(
             task=CALL_TASK,
-            id=hop.id,
-            payload=onward.encode(),
+            id=origin.id,
+            payload=onward.model_dump_json(exclude_defaults=True),
             queue=queue,
             summary=(
                 f"{call.decision.intent}, about {call.decision.input_tokens:,} tokens, "
                 f"step {move.step + 1} after {move.why}"
             ),
-            reply_to=hop.reply_to,
-            parent_id=hop.parent_id,
+            reply_to=origin.reply_to,
+            parent_id=origin.parent_id,
             shadow=queue,
-            mark=hop_mark(hop.id, move.step),
-            once_s=self.once_s,
         )
-        with self.app.producer_pool.acquire(block=True) as producer:
-            publish(producer, message)
+        logger.warning("request %s: next model after %s", origin.id, move.why)
+        # Not Celery's Retry: its event could reach Flower after the next model's end.
+        return Settled(
+            Hop(origin.claim, queue, message, self.queue_limit),
+            error=Ignore(f"next model after {move.why}"),
+        )
 
-    async def leave(
-        self, hop: Hop, call: Call, move: Move, attempts: tuple[Attempt, ...]
-    ) -> Ignore | RequestFailed:
-        """Send the request to the next model or bury it, and return what to raise for it."""
+    def leave(
+        self, origin: Origin, call: Call, move: Move, attempts: tuple[Attempt, ...]
+    ) -> Settled:
+        """Return how a request leaves this pool without an answer."""
         if isinstance(move, NextStep):
-            await persist(self.hand_on, hop, call, move, attempts)
-            logger.warning("request %s: next model after %s", hop.id, move.why)
-            # Not Celery's Retry: its event could reach Flower after the next model's end.
-            return Ignore(f"next model after {move.why}")
+            return self.hand_on(origin, call, move, attempts)
         assert isinstance(move, Die)
         letter = dead_letter(
-            hop.id, call.request.encode(), move.reason, move.message, call.decision, attempts
+            origin, call.request.encode(), move.reason, move.message, call.decision, attempts
         )
-        return await self.bury(letter)
+        return self.bury(origin, letter)
 
-    async def bury(self, letter: DeadLetter) -> RequestFailed:
-        """Store the dead letter and return the error to raise: the result is stored after it."""
-        await persist(bury, self.app, letter)
+    def bury(self, origin: Origin, letter: DeadLetter) -> Settled:
+        """Return the end of a request that is a dead letter."""
         logger.warning(
             "request %s is a dead letter: %s: %s", letter.id, letter.reason, letter.message
         )
-        return as_error(letter)
+        end = died(letter, claim=origin.claim, ttl_s=self.result_ttl_s, channel=letter.reply_to)
+        return Settled(end, error=as_error(letter))
 
-    def on_failure(
-        self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any
-    ) -> None:
+    def failed(self, context: Context, error: BaseException) -> Settled:
         """Bury what ended in no way that `advance` knows: a time limit, or a bug of ours."""
-        if isinstance(exc, RequestFailed):
-            return
-        payload = args[0] if args else {}
-        message = f"{type(exc).__name__}: {exc}"
+        origin = Origin.of(context)
+        payload = context.args[0] if context.args else {}
+        message = f"{type(error).__name__}: {error}"
+        where = "".join(traceback.format_tb(error.__traceback__))
         try:
             call = Call.decode(payload)
         except ValidationError:
-            letter = dead_letter(task_id, payload, DeadReason.EXHAUSTED, message)
+            letter = dead_letter(origin, payload, DeadReason.EXHAUSTED, message)
         else:
             letter = dead_letter(
-                task_id,
+                origin,
                 call.request.encode(),
                 DeadReason.EXHAUSTED,
                 message,
                 call.decision,
                 call.attempts,
             )
-        bury(self.app, letter)
+        return self.bury(origin, letter.model_copy(update={"traceback": where}))
 
     def Strategy(self, task: Task, app: Any, consumer: Any) -> Callable[..., Any]:
         """Return Celery's own handler of this task's messages, behind a look at what is in them.
@@ -225,10 +249,13 @@ class CallTask(CoroutineTask):
             try:
                 argument(message)
             except InvalidRequest as error:
-                logger.warning("request %s is a dead letter: %s", id, error)
-                letter = dead_letter(id, {}, DeadReason.INVALID, str(error))
-                end(app, letter, message.properties.get("reply_to") or "")
-                return ack(logger, consumer.connection_errors)
+                origin = Origin(
+                    id, message.delivery_tag, message.properties.get("reply_to") or "", None
+                )
+                settled = self.bury(origin, dead_letter(origin, {}, DeadReason.INVALID, str(error)))
+                settle(app.backend.client, [settled.settlement])
+                ledger.settled([origin.claim])
+                return message.ack()
             return handle(message, body, ack, reject, callbacks)
 
         return look
@@ -278,7 +305,7 @@ def not_called(call: Call, message: str, now: float) -> Attempt:
 
 
 def dead_letter(
-    id: str,
+    origin: Origin,
     request: Any,
     reason: DeadReason,
     message: str,
@@ -287,11 +314,12 @@ def dead_letter(
 ) -> DeadLetter:
     """Return the dead letter of a request, as of now."""
     return DeadLetter(
-        id=id,
+        id=origin.id,
         reason=reason,
         message=message,
         request=request if isinstance(request, dict) else {"received": request},
         decision=decision,
         attempts=attempts,
         died_at=time.time(),
+        reply_to=reply_channel(origin.reply_to),
     )

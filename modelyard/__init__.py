@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from modelyard.async_client import AsyncClient as AsyncClient
     from modelyard.async_client import AsyncHandle as AsyncHandle
     from modelyard.client import Client as Client
-    from modelyard.client import Handle as Handle
     from modelyard.errors import BrokerFull as BrokerFull
     from modelyard.errors import BrokerUnavailable as BrokerUnavailable
     from modelyard.errors import ModelyardError as ModelyardError
+    from modelyard.errors import QueueFull as QueueFull
     from modelyard.errors import RequestFailed as RequestFailed
+    from modelyard.errors import RequestRevoked as RequestRevoked
     from modelyard.errors import ResultTimeout as ResultTimeout
+    from modelyard.handle import Handle as Handle
     from modelyard.messages import Answer as Answer
     from modelyard.messages import Lane as Lane
     from modelyard.messages import Message as Message
@@ -28,11 +30,13 @@ _WHERE = {
     "AsyncClient": "modelyard.async_client",
     "AsyncHandle": "modelyard.async_client",
     "Client": "modelyard.client",
-    "Handle": "modelyard.client",
+    "Handle": "modelyard.handle",
     "BrokerFull": "modelyard.errors",
     "BrokerUnavailable": "modelyard.errors",
     "ModelyardError": "modelyard.errors",
+    "QueueFull": "modelyard.errors",
     "RequestFailed": "modelyard.errors",
+    "RequestRevoked": "modelyard.errors",
     "ResultTimeout": "modelyard.errors",
     "Answer": "modelyard.messages",
     "Lane": "modelyard.messages",

@@ -1,13 +1,15 @@
 """The Celery app that all parts share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from celery import Celery
 from celery.loaders.app import AppLoader
+from kombu.entity import Exchange, Queue
 
-from modelyard.errors import SettingsError
-from modelyard.names import REQUESTS_QUEUE
+from modelyard.address import broker_address
+from modelyard.names import REQUESTS_QUEUE, in_lane
+from modelyard.sentinel import SentinelAddress, is_sentinel, parse
 from modelyard.settings import Settings, load_settings
 
 
@@ -18,6 +20,7 @@ class Loader(AppLoader):
     override_backends: ClassVar = {
         "redis": "modelyard.backend:Backend",
         "rediss": "modelyard.backend:Backend",
+        "sentinel": "modelyard.backend:SentinelBackend",
     }
 
 
@@ -36,21 +39,58 @@ def make_app(
     `SettingsError` when neither is given or it is not a Redis address.
     """
     settings = settings or load_settings()
-    url = broker_url or settings.broker_url
-    if not url:
-        raise SettingsError(
-            "no broker: set MODELYARD_BROKER_URL to a Redis address such as "
-            "redis://localhost:6379/0, or run `modelyard up`, which starts one"
-        )
-    if not url.startswith(("redis://", "rediss://")):
-        scheme = url.split("://", 1)[0] if "://" in url else "no scheme"
-        raise SettingsError(
-            f"MODELYARD_BROKER_URL must start with redis:// or rediss:// ({scheme})"
-        )
+    url = broker_address(broker_url, settings)
     app = Celery(name, loader=Loader, set_as_current=current)
     app.conf.update(celery_conf(url, settings))
+    if is_sentinel(url):
+        with_sentinels(app.conf, parse(url), ours=conf.get("broker_transport", True))
     app.conf.update(conf)
+    # As a string: only a worker imports it.
+    # https://docs.celeryq.dev/en/stable/userguide/extending.html#installing-bootsteps
+    app.steps["worker"].add("modelyard.heartbeat:Heartbeat")
     return app
+
+
+def with_sentinels(conf: Any, address: SentinelAddress, *, ours: Any) -> None:
+    """Change an app's settings to a broker that sentinels watch over.
+
+    Not `ours`: with kombu's transport, which wants to have all addresses. `broker_url` stays the
+    whole address, for `modelyard.connect`.
+    """
+    urls = address.kombu_urls
+    options = {
+        "master_name": address.master_name,
+        "sentinels": [list(each) for each in address.sentinels],
+        "sentinel_kwargs": address.sentinel_kwargs,
+    }
+    conf.update(
+        broker_transport="modelyard.sentinel_transport:SentinelTransport",
+        broker_read_url=urls[0] if ours else ";".join(urls),
+        broker_write_url=urls[0] if ours else ";".join(urls),
+        broker_transport_options={**conf.broker_transport_options, **options},
+        result_backend=urls[0],
+        result_backend_transport_options=options,
+    )
+
+
+def lanes(name: str) -> list[Queue]:
+    """Return the interactive and the batch lane of a queue.
+
+    With exchanges of their own: Celery's default one would bind them to `requests`.
+    """
+    names = [in_lane(name, batch=batch) for batch in (False, True)]
+    return [Queue(each, Exchange(each), routing_key=each) for each in names]
+
+
+def serve_batch_lanes(queues: Any, names: Iterable[str]) -> None:
+    """Let a worker that consumes one of `names` consume its batch lane too.
+
+    `queues` is the app's `amqp.queues`, after the worker was told which of them to consume.
+    """
+    consumed = set(queues.consume_from)
+    for name in names:
+        if name in consumed:
+            queues.select_add(lanes(name)[1])
 
 
 def celery_conf(url: str, settings: Settings) -> Mapping[str, Any]:
@@ -90,15 +130,24 @@ def celery_conf(url: str, settings: Settings) -> Mapping[str, Any]:
         # Keep trying for ever: a yard whose Redis restarts at night must not need a person.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-connection-max-retries
         "broker_connection_max_retries": None,
+        # A Redis that refuses a command (a replica, a full disk) is tried again, as if it were away.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-channel-error-retry
+        "broker_channel_error_retry": True,
         # The calls in flight go on while the broker is away; their answers are stored afterwards.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_transport_options": {
-            # https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
-            "visibility_timeout": settings.visibility_timeout_s,
+            # Ours, in place of a visibility timeout: see `modelyard.transport`.
+            "lease_s": settings.lease_s,
+            "batch_share": settings.batch_share,
+            # A server that hangs is an error after this long, not a wait for ever.
+            # https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html
+            "socket_timeout": 20,
+            "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,
         },
+        "modelyard_dead_letter_limit": settings.dead_letter_limit,
         "worker_send_task_events": True,
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,

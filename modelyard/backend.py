@@ -19,28 +19,14 @@ from celery import states
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 
+from modelyard.claims import End, settle
+from modelyard.connect import Connection, SSLConnection
+from modelyard.endings import reply_channel
 from modelyard.errors import RequestFailed
-from modelyard.names import REPLY_CHANNEL_PREFIX
 from modelyard.redis_errors import passes
+from modelyard.sentinel import DEFAULT_MASTER, master_pool
 
 logger = logging.getLogger("modelyard.backend")
-
-COMMIT = """
-local stored = redis.call('GET', KEYS[1])
-if stored then
-    local status = cjson.decode(stored)['status']
-    if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then
-        return 0
-    end
-end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-redis.call('PUBLISH', KEYS[1], ARGV[1])
-if ARGV[3] ~= '' then
-    redis.call('PUBLISH', ARGV[3], ARGV[4])
-end
-return 1
-"""
-"""Result KEYS[1]; its value, seconds to keep it, the client's channel or '', the task's id."""
 
 
 class Backend(RedisBackend):
@@ -59,6 +45,12 @@ class Backend(RedisBackend):
 
     def _sleep(self, amount: float) -> None:
         self.give_up.wait(amount)
+
+    def _get_pool(self, **params: Any) -> Any:
+        # With TLS and for a socket in the file system Celery names another class.
+        kind = params.pop("connection_class", Connection)
+        kind = SSLConnection if kind is redis.SSLConnection else kind
+        return super()._get_pool(connection_class=kind, **params)
 
     def _store_result(
         self,
@@ -80,16 +72,16 @@ class Backend(RedisBackend):
         )
         meta["task_id"] = bytes_to_str(task_id)
         final = state in states.READY_STATES
+        end = End(
+            claim="",
+            key=bytes_to_str(self.get_key_for_task(task_id)),
+            result=self.encode(meta),
+            ttl_s=self.expires,
+            id=meta["task_id"],
+            channel=reply_channel(getattr(request, "reply_to", None)) if final else "",
+        )
         try:
-            self.client.eval(
-                COMMIT,
-                1,
-                self.get_key_for_task(task_id),
-                self.encode(meta),
-                self.expires,
-                reply_channel(request) if final else "",
-                task_id,
-            )
+            settle(self.client, [end])
         except (redis.RedisError, OSError) as error:
             if final:
                 raise
@@ -98,7 +90,15 @@ class Backend(RedisBackend):
         return result
 
 
-def reply_channel(request: Any) -> str:
-    """Return the channel of the modelyard client that waits for this request, or ''."""
-    reply_to = getattr(request, "reply_to", None) or ""
-    return reply_to if reply_to.startswith(REPLY_CHANNEL_PREFIX) else ""
+class SentinelBackend(Backend):
+    """The same on whoever is the master now; the settings are those of `SentinelTransport`."""
+
+    def _get_pool(self, **params: Any) -> Any:
+        host, port = params.pop("host"), params.pop("port")
+        options = self._transport_options
+        return master_pool(
+            [(each[0], each[1]) for each in options.get("sentinels") or [(host, port)]],
+            options.get("master_name", DEFAULT_MASTER),
+            options.get("sentinel_kwargs") or {},
+            **params,
+        )

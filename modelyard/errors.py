@@ -10,7 +10,8 @@ ModelyardError
 │   └── MessageTooLarge   its message is over the size limit
 ├── BrokerError           the broker did not take or give what was asked
 │   ├── BrokerUnavailable no connection, or it was lost
-│   └── BrokerFull        Redis has no memory left for another message
+│   ├── BrokerFull        Redis has no memory left for another message
+│   └── QueueFull         the queue or the store of dead letters has as much as it may
 ├── ResultTimeout         no outcome within the time the caller gave (also a TimeoutError)
 ├── RequestFailed         the request became a dead letter: id, reason, attempts
 ├── RequestRevoked        the request was revoked before it was answered
@@ -61,6 +62,10 @@ class BrokerUnavailable(BrokerError):
 
 class BrokerFull(BrokerError):
     """Redis refused a write because its memory is used up."""
+
+
+class QueueFull(BrokerError):
+    """The queue, or the store of dead letters, has as much as it may: submit later."""
 
 
 class ResultTimeout(ModelyardError, TimeoutError):

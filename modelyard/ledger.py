@@ -1,77 +1,92 @@
-"""What a worker process has of the broker's: which messages it holds, and what it still owes."""
+"""What a worker process has of the broker's: its claims, which of them run, what it has to ack."""
 
 import threading
 from collections.abc import Iterable
 
 
 class Ledger:
-    """Delivery tags by what is to become of them. Safe to use from several threads.
+    """Claims by what is to become of them. Safe to use from several threads.
 
-    A message is *held* while its task runs here. When its connection is lost it becomes an
-    *orphan*: still held, and counted against the prefetch limit of the next connection. What is
-    not held then is *parted with*: it is put back, and must not start here any more.
+    A claim is *held* from when it is made until it is settled, and *runs* while its task does. When
+    its connection is lost, what runs goes on and what does not is *parted with*: it must not start
+    here any more. A claim that is to be acknowledged is held for as long as Redis is away.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: set[str] = set()
-        self._orphans: set[str] = set()
-        self._parted: set[str] = set()
-        self._ack: set[str] = set()
-        self._put_back: set[str] = set()
+        self._runs: set[str] = set()
+        self._acks: list[str] = []
 
-    def received(self, tag: str) -> None:
-        """It came from the broker: a message that was put back keeps its tag."""
+    def claimed(self, claims: Iterable[str]) -> None:
+        """These are ours now."""
         with self._lock:
-            self._parted.discard(tag)
+            self._held.update(claims)
 
-    def hold(self, tag: str) -> bool:
-        """Keep this message whatever becomes of its connection; False if it was parted with."""
+    def holds(self, claim: str) -> bool:
+        """Return whether it is ours and not settled."""
+        return claim in self._held
+
+    def start(self, claim: str) -> bool:
+        """Its task starts: keep it whatever becomes of its connection; False if it is not ours."""
         with self._lock:
-            if tag in self._parted:
+            if claim not in self._held:
                 return False
-            self._held.add(tag)
+            self._runs.add(claim)
             return True
 
-    def let_go(self, tag: str) -> None:
-        """Its task does not run here any more."""
+    def stop(self, claim: str) -> None:
+        """Its task does not run here any more, and the claim is not settled."""
         with self._lock:
-            self._held.discard(tag)
-            self._orphans.discard(tag)
+            self._runs.discard(claim)
 
-    def part_with(self, tags: Iterable[str]) -> list[str]:
-        """The connection of `tags` closes: return those to put back; the held become orphans."""
+    def settled(self, claims: Iterable[str]) -> None:
+        """These are settled, or somebody else's."""
         with self._lock:
-            every = list(tags)
-            self._orphans.update(tag for tag in every if tag in self._held)
-            parted = [tag for tag in every if tag not in self._held]
-            self._parted.update(parted)
+            for claim in claims:
+                self._held.discard(claim)
+                self._runs.discard(claim)
+
+    def part_with(self, claims: Iterable[str]) -> list[str]:
+        """The connection of `claims` closes: return those that are ours and do not run."""
+        with self._lock:
+            parted = [claim for claim in claims if claim in self._held and claim not in self._runs]
+            self._held.difference_update(parted)
             return parted
 
     @property
-    def orphans(self) -> int:
-        """How many messages of earlier connections are held."""
-        return len(self._orphans)
+    def count(self) -> int:
+        """How many claims are held."""
+        return len(self._held)
 
-    def owe_ack(self, tag: str) -> None:
-        """Acknowledge it when that is possible."""
+    def to_renew(self, owner: str) -> list[str]:
+        """Return the claims of `owner` whose leases must not run out."""
         with self._lock:
-            self._ack.add(tag)
+            every = [*self._held, *self._acks]
+        return [claim for claim in every if claim.startswith(owner)]
 
-    def owe_put_back(self, tags: Iterable[str]) -> None:
-        """Put these back when that is possible."""
+    def ack(self, claim: str) -> bool:
+        """Acknowledge it with the next ones. False if there is nothing to acknowledge."""
         with self._lock:
-            self._put_back.update(tags)
+            if claim not in self._held:
+                return False
+            self._held.discard(claim)
+            self._runs.discard(claim)
+            self._acks.append(claim)
+            return True
 
     @property
     def owes(self) -> bool:
-        """Whether anything is to be acknowledged or put back."""
-        return bool(self._ack or self._put_back)
+        """Whether anything is to be acknowledged."""
+        return bool(self._acks)
 
-    def take_owed(self) -> tuple[list[str], list[str]]:
-        """Return what to acknowledge and what to put back, and forget both."""
+    def take_acks(self) -> list[str]:
+        """Return what is to be acknowledged; give back what could not be."""
         with self._lock:
-            owed = sorted(self._ack), sorted(self._put_back - self._ack)
-            self._ack.clear()
-            self._put_back.clear()
-            return owed
+            acks, self._acks = self._acks, []
+            return acks
+
+    def give_back_acks(self, acks: Iterable[str]) -> None:
+        """Acknowledge these later."""
+        with self._lock:
+            self._acks.extend(acks)

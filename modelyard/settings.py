@@ -17,7 +17,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MODELYARD_", extra="ignore", frozen=True)
 
     broker_url: str | None = None
-    """Redis, as `redis://[:password@]host:port/db`. Unset: commands start one of their own."""
+    """Redis, as `redis://[:password@]host:port/db`, or its sentinels (`modelyard.sentinel`). Unset:
+    commands start one of their own."""
     catalog: Path | None = None
     """The catalog file. Unset: the one that came with modelyard."""
     state_dir: Path = Path("~/.local/state/modelyard")
@@ -26,9 +27,15 @@ class Settings(BaseSettings):
     """A larger request is refused at submit."""
     result_ttl_s: Annotated[int, Field(gt=0)] = 7 * 24 * 3600
     """How long an answer is kept, in seconds."""
-    visibility_timeout_s: Annotated[int, Field(gt=0)] = 3600
-    """After how many seconds a lost worker's messages are given to another. Must be longer than
-    the longest call, or that call runs twice."""
+    lease_s: Annotated[float, Field(ge=0.1)] = 10.0
+    """After how many seconds without a sign of life a worker's messages are given to others. A
+    worker renews its leases while it lives, so calls may be much longer."""
+    queue_limit: Annotated[int, Field(ge=0)] = 200_000
+    """Most requests in one queue (0: no bound): a submit waits then, or raises `QueueFull`."""
+    dead_letter_limit: Annotated[int, Field(ge=0)] = 100_000
+    """Most dead letters (0: no bound): nothing is submitted then until some are dropped."""
+    batch_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """What the batch lane gets of a worker while the interactive lane has work too."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 120.0
     """How long a worker that was told to stop waits for its calls before it hands them back."""
 

@@ -1,230 +1,444 @@
-"""kombu's Redis transport, and what modelyard adds to it.
+"""kombu's Redis transport, with the claims of `modelyard.claims` in place of BRPOP and `unacked`.
 
-*Once*: a message whose headers hold `ONCE_HEADER` is put into its queue only if no message with
-the same mark was put there before. The message and the mark are written by one script, so whoever
-is killed at any moment, or does not know what became of a publish, can publish again: what was
-accepted is not accepted twice, and what was not is accepted now.
+What is different for the messages of queues (fanout, and with it events and remote control, is
+kombu's own):
 
-*A connection that is lost*: kombu puts every unacknowledged message back when it closes the
-channel, also those whose calls still run here, which makes them run twice; and while Redis is
-away that fails in a way that ends a Celery worker. Here messages that are held (`ledger.Ledger`)
-stay ours and are acknowledged over the next connection; the others are put back over the next one
-too if it can't be done now. What Redis refuses for the moment is tried again.
+- *Claim*: messages leave their queue and become claims of this worker in one script, as many as
+  there is room for. kombu pops a message first and notes it afterwards.
+- *Waking up*: a worker that found nothing waits with BRPOP, but for a token and not for a message.
+  Whoever puts messages leaves one token, and a worker that leaves messages behind leaves one too.
+  Tokens are hints: one that is lost costs `poll_s`, after which a worker looks anyway; so it does
+  for producers that know nothing of tokens (any Celery client).
+- *Acks* are collected, and go along with the next claim or `ACK_DELAY_S` later.
+- *Leases* replace the visibility timeout: `modelyard.leases`.
+- *Once*: a message whose headers hold `ONCE_HEADER` is put into its queue only if no message with
+  the same mark was put there before.
 
-Other messages, and other people's clients with a plain `redis://` address, are not affected.
-Redis Cluster is not supported, as in kombu: a script touches a mark and a queue at once.
+A connection that is lost: calls that run here go on, as their claims are renewed over another one;
+what has not started is put back, or taken over when its lease runs out.
+
+Other people's clients with a plain `redis://` address are not affected. Redis Cluster is not
+supported, as in kombu.
 """
 
-import itertools
 import logging
-import weakref
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+import time
+from collections.abc import Iterable, Mapping
+from queue import Empty
+from typing import Any, ClassVar, Final
 
 import redis
+from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as kombu_redis
-from kombu.utils.json import dumps
-from kombu.utils.scheduling import round_robin_cycle
+from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
 
-from modelyard.ledger import Ledger
-from modelyard.names import ONCE_HEADER, SUBMITTED_KEY_PREFIX
+from modelyard.claims import (
+    AT_ONCE,
+    LEASE_S,
+    PUT,
+    Ack,
+    Back,
+    Claimed,
+    Claims,
+    End,
+    New,
+    Want,
+    put,
+    put_args,
+)
+from modelyard.connect import Connection, SSLConnection
+from modelyard.endings import buried, poisoned
+from modelyard.holdings import keep_leases, ledger, owner
+from modelyard.leases import redelivered
+from modelyard.names import (
+    BATCH_PREFIX,
+    CANCELLED_KEY,
+    DELIVERIES_HEADER,
+    ONCE_HEADER,
+    WAKE_KEY_PREFIX,
+    in_lane,
+)
+from modelyard.redis_errors import passes
+from modelyard.shares import Shares
 
 logger = logging.getLogger("modelyard.transport")
 
-SETTLE_S = 5.0
-"""How often what is owed is tried again, in seconds."""
+ACK_DELAY_S: Final = 0.01
+"""How long an ack waits for others."""
 
-EXIT_S = 3.0
-"""How long a process that ends tries to settle what it owes, in seconds."""
+CLAIM_PAUSE_S: Final = 0.002
+"""How long a worker with little room waits for more before it claims again."""
 
-PUT_ONCE = """
-if redis.call('EXISTS', KEYS[1]) == 1 then
-    return 0
-end
-local length = redis.call('LPUSH', KEYS[2], ARGV[3])
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-return length
-"""
-"""Mark KEYS[1] and queue KEYS[2]; the queue's name, seconds to remember, the message.
+MAX_DELIVERIES: Final = 5
+"""A message that is delivered for this time, and never came to an end, is a dead letter."""
 
-The message first: a script that fails between the two is not undone, and a message without its
-mark is a lesser evil than a mark without its message.
-"""
+QUEUE_FIELD: Final = "modelyard-queue"
+"""Where a message in hand keeps the name of the queue that it came from."""
 
-ledger = Ledger()
-"""What this process holds and owes. It consumes from one broker; delivery tags are UUIDs."""
+UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What reading a message raises that is none."""
+
+consumed_at: float = time.monotonic()
+"""When this process last looked for messages, by `time.monotonic`."""
 
 
 class QoS(kombu_redis.QoS):
-    """Unacknowledged messages that survive their connection."""
+    """Messages in hand. What Redis knows of them is in its claims, not in `unacked`."""
 
-    def append(self, message: Any, delivery_tag: str) -> None:
-        ledger.received(delivery_tag)
-        super().append(message, delivery_tag)
-
-    def taken(self, queue: str) -> int:
-        """Return how many messages of `queue` this channel has."""
-        self._flush()
-        return sum(
-            message.delivery_info.get("routing_key") == queue
-            for message in self._delivered.values()
-        )
+    @property
+    def room(self) -> int:
+        """How many messages this worker may claim."""
+        return self.prefetch_count - ledger.count if self.prefetch_count else AT_ONCE
 
     def can_consume(self) -> bool:
-        limit = self.prefetch_count
-        taken = len(self._delivered) - len(self._dirty) + ledger.orphans
-        return not limit or taken < limit
+        return self.room > 0
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        try:
-            super().ack(delivery_tag)
-        except redis.RedisError as error:
-            ledger.owe_ack(delivery_tag)
-            self._quick_ack(delivery_tag)
-            if isinstance(error, self.channel.connection_errors):
-                raise
-            logger.warning("an ack is tried again later: %s", error)
+        virtual.QoS.ack(self, delivery_tag)
+        if ledger.ack(delivery_tag):
+            self.channel.ack_soon()
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        message = self._delivered.get(delivery_tag)
+        if not requeue or message is None:
+            self.ack(delivery_tag)
+            return
+        virtual.QoS.ack(self, delivery_tag)
+        if ledger.holds(delivery_tag):
+            ledger.settled([delivery_tag])
+            self.channel.put_back([message], "last")
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Put back what is not held; what can't be put back now is owed."""
+        """Put back what does not run here."""
         self._flush()
-        left = ledger.part_with(self._delivered)
+        parted = set(ledger.part_with(self._delivered))
+        messages = [message for tag, message in self._delivered.items() if tag in parted]
         self._delivered.clear()
-        while left and self.channel.connection.client is not None:  # None: lost, kombu let it go
-            try:
-                self.restore_by_tag(left[-1], client=client)
-            except (redis.RedisError, OSError) as error:
-                logger.warning("%d messages are put back later: %s", len(left), error)
-                break
-            left.pop()
-        ledger.owe_put_back(left)
+        # The oldest last: it is then the first to be taken.
+        self.channel.put_back(messages[::-1], "next")
 
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Leave it to the leases."""
 
-class OpenQueues(round_robin_cycle):
-    """Kombu's order of queues, without those of which this process has as much as it may."""
-
-    def __init__(self, is_open: Callable[[str], bool]) -> None:
-        super().__init__()
-        self._is_open = is_open
-
-    def consume(self, n: int) -> list[str]:
-        return [queue for queue in super().consume(n) if self._is_open(queue)]
+    def restore_by_tag(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("claims are put back with their messages")
 
 
 class Channel(kombu_redis.Channel):
-    """A channel that puts a message once, and settles what an earlier connection left behind.
+    """A channel that claims.
 
-    The transport option `queue_limits` says of how many messages of a queue a process may have
-    at a time, so that a slow queue does not take the room of the others.
+    Transport options: `lease_s`; `poll_s`, after which a worker that waits looks at its queues;
+    `queue_limits`, of how many messages of a queue (its batch lane included) a process may have at
+    a time; `batch_share`, what batch lanes get of the room while interactive ones have work too.
     """
 
     QoS = QoS
+    connection_class: Any = Connection
+    connection_class_ssl: Any = SSLConnection
+    lease_s: float = LEASE_S
+    poll_s: float = 0.1
+    batch_share: float = 0.2
     queue_limits: ClassVar[Mapping[str, int]] = {}
     from_transport_options: tuple[str, ...] = (  # type: ignore[assignment]
         *kombu_redis.Channel.from_transport_options,
-        "queue_limits",
+        *("lease_s", "poll_s", "batch_share", "queue_limits"),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.queue_limits:
-            self._queue_cycle = OpenQueues(self._is_open)
+        self.claims = Claims(self._create_client(), lease_s=self.lease_s, owner=owner)
+        self._shares = Shares({})
+        self._unacknowledged: set[str] = set()
+        self._left = True
+        self._claimed_at = 0.0
+        self._pause: Any = None
+        self._ack_timer: Any = None
+        self.cancelled = 0
 
-    def _is_open(self, queue: str) -> bool:
-        limit = self.queue_limits.get(queue)
-        return limit is None or self.qos.taken(queue) < limit
+    # -- putting
 
     def _put(self, queue: str, message: Mapping[str, Any], **kwargs: Any) -> None:
-        once = (message.get("headers") or {}).get(ONCE_HEADER)
-        if once is None:
-            super()._put(queue, message, **kwargs)
-            return
-        mark, remember_s = once
-        command = (
-            PUT_ONCE,
-            2,
-            SUBMITTED_KEY_PREFIX + mark,
-            self._q_for_pri(queue, self._get_message_priority(message, reverse=False)),
-            queue,
-            int(remember_s),
-            dumps(message),
-        )
+        headers = message.get("headers") or {}
+        mark, remember_s = headers.get(ONCE_HEADER) or ("", 1)
+        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        new = New(headers.get("id") or "", dumps(message), mark, int(remember_s))
         batch = kwargs.get("_publish_batch")
         if batch is not None:
-            batch.add("eval", *command)
+            keys, args = put_args(key, [new])
+            batch.add("eval", PUT.text, len(keys), *keys, *args)
             return
         with self.conn_or_acquire() as client:
-            client.eval(*command)
+            put(client, key, [new])
 
-    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
-        consuming.add(self)
-        self.settle_owed()
-        return super().basic_consume(queue, *args, **kwargs)
+    def put_back(self, messages: Iterable[Any], end: Any) -> None:
+        """Put messages in hand on their queues again; what fails comes when its lease ends."""
+        backs = []
+        for message in messages:
+            raw = {key: value for key, value in message._raw.items() if key != QUEUE_FIELD}
+            sent = redelivered(dumps(raw).encode(), lost=False)
+            backs.append(Back(message.delivery_tag, message._raw[QUEUE_FIELD], sent, end))
+        # Without a client the connection was lost, and kombu let it go.
+        if not backs or self.connection.client is None:
+            return
+        try:
+            self.claims.settle(backs)
+        except (redis.RedisError, OSError) as error:
+            logger.warning("%d messages come back when their lease ends: %s", len(backs), error)
+
+    # -- acknowledging
+
+    def ack_soon(self) -> None:
+        """Acknowledge what is owed with the next claim, or a moment later."""
+        if self._ack_timer is not None:
+            return
+        hub = get_event_loop()
+        if hub is None or self.closed:
+            self.settle_acks()
+        else:
+            self._ack_timer = hub.call_later(ACK_DELAY_S, self._settle_acks_later)
+
+    def _settle_acks_later(self) -> None:
+        self._ack_timer = None
+        self.settle_acks()
+
+    def settle_acks(self) -> None:
+        """Acknowledge what is owed; what can't be now is done by the leases' thread."""
+        acks = ledger.take_acks()
+        try:
+            self.claims.settle([Ack(claim) for claim in acks])
+        except (redis.RedisError, OSError) as error:
+            ledger.give_back_acks(acks)
+            logger.warning("%d acks are tried again later: %s", len(acks), error)
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         if self.closed:
-            ledger.owe_ack(delivery_tag)
-            settle_open()
-            return
-        super().basic_ack(delivery_tag, multiple=multiple)
+            ledger.ack(delivery_tag)
+        else:
+            super().basic_ack(delivery_tag, multiple=multiple)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         if not self.closed:
             super().basic_reject(delivery_tag, requeue=requeue)
-            return
-        if requeue:
-            ledger.owe_put_back([delivery_tag])
+        elif requeue:
+            ledger.settled([delivery_tag])  # its lease runs out
         else:
-            ledger.owe_ack(delivery_tag)
-        settle_open()
+            ledger.ack(delivery_tag)
 
-    def settle_owed(self) -> None:
-        """Acknowledge and put back over this connection; what is refused stays owed."""
-        to_ack, to_put_back = ledger.take_owed()
-        try:
-            while to_ack:
-                self.qos._remove_from_indices(to_ack[-1]).execute()
-                to_ack.pop()
-            while to_put_back:
-                self.qos.restore_by_tag(to_put_back[-1])
-                to_put_back.pop()
-        except (redis.RedisError, OSError) as error:
-            logger.warning(
-                "%d acks and %d returns are tried again: %s", len(to_ack), len(to_put_back), error
-            )
-            for tag in to_ack:
-                ledger.owe_ack(tag)
-            ledger.owe_put_back(to_put_back)
+    # -- claiming
 
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        if no_ack:  # replies to remote control, say: nobody will acknowledge them
+            self._unacknowledged.add(queue)
+        else:
+            self._unacknowledged.discard(queue)
+            self._keep_leases()
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
 
-consuming: "weakref.WeakSet[Channel]" = weakref.WeakSet()
-"""The channels of this process that consume, or did."""
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        message = super().basic_get(queue, no_ack=no_ack, **kwargs)
+        if no_ack and message is not None and ledger.ack(message.delivery_tag):
+            self.ack_soon()
+        return message
 
+    def _keep_leases(self) -> None:
+        address = self.connection.client.as_uri(include_password=True)
+        keep_leases(address, self._get_pool, self.lease_s)
 
-def settle_open() -> None:
-    """Settle what is owed over a connection that consumes, if there is one."""
-    if ledger.owes:
-        for channel in tuple(consuming):
-            if not channel.closed:
-                channel.settle_owed()
-                return
-
-
-def settle_at_exit(connection: Any) -> None:
-    """Settle what a process that ends still owes, within `EXIT_S` seconds."""
-    if not ledger.owes:
-        return
-    try:
-        with connection:
-            connection.ensure_connection(max_retries=3, interval_step=0.5, timeout=EXIT_S)
-            connection.default_channel.settle_owed()
-    except (*connection.connection_errors, OSError) as error:
-        logger.warning("Redis is away: %s", error)
-    if ledger.owes:
-        logger.warning(
-            "messages stay unacknowledged and come back after the visibility timeout: %s",
-            ", ".join(itertools.chain(*ledger.take_owed())),
+    def _update_queue_cycle(self) -> None:
+        super()._update_queue_cycle()
+        self._left = True
+        interactive = 1.0 - self.batch_share
+        self._shares = Shares(
+            {
+                queue: self.batch_share if queue.startswith(BATCH_PREFIX) else interactive
+                for queue in self.active_queues
+            }
         )
+
+    def _groups(self) -> list[tuple[list[str], int]]:
+        """Return which queues share how much room."""
+        room = self.qos.room
+        if not self.queue_limits:
+            return [(list(self.active_queues), room)]
+        groups: dict[str, list[str]] = {}
+        for queue in self.active_queues:
+            groups.setdefault(in_lane(queue, batch=False), []).append(queue)
+        self.qos._flush()
+        taken = dict.fromkeys(groups, 0)
+        for message in self.qos._delivered.values():
+            base = in_lane(message._raw[QUEUE_FIELD], batch=False)
+            taken[base] = taken.get(base, 0) + 1
+        return [
+            (queues, min(room, self.queue_limits.get(base, room) - taken[base]))
+            for base, queues in groups.items()
+        ]
+
+    def look(self) -> bool:
+        """Claim and deliver what there is room for; return whether there was anything."""
+        global consumed_at  # noqa: PLW0603 - the health of the process, not of this channel
+        found = False
+        left = False
+        for queues, room in self._groups():
+            if not queues or room <= 0 or self.qos.room <= 0:
+                left = left or bool(queues)
+                continue
+            room = min(room, self.qos.room, AT_ONCE)  # noqa: PLW2901
+            claimed = self._claim(queues, room)
+            found = found or bool(claimed)
+            left = left or len(claimed) >= room
+            self._deliver_all(claimed)
+        self._left = left
+        self._claimed_at = consumed_at = time.monotonic()
+        return found
+
+    def _claim(self, queues: list[str], room: int) -> list[Claimed]:
+        wants: list[Want] = self._shares.wants(queues, room)
+        acks = ledger.take_acks()
+        try:
+            claimed, self.cancelled = self.claims.claim(wants, room, acks)
+        except (redis.RedisError, OSError) as error:
+            ledger.give_back_acks(acks)
+            if isinstance(error, self.connection_errors) or not passes(error):
+                raise
+            # A server that refuses may be a replica by now: connect again, and again.
+            raise redis.ConnectionError(f"Redis refuses to be written to: {error}") from error
+        counts: dict[str, int] = {}
+        for each in claimed:
+            counts[each.queue] = counts.get(each.queue, 0) + 1
+        self._shares.took(wants, counts)
+        ledger.claimed(each.claim for each in claimed)
+        return claimed
+
+    def _deliver_all(self, claimed: list[Claimed]) -> None:
+        """Hand messages to their consumers; what is none, poison or cancelled ends here."""
+        wanted = []
+        for each in claimed:
+            try:
+                raw = loads(bytes_to_str(each.message))
+                raw[QUEUE_FIELD] = each.queue
+                raw["properties"]["delivery_tag"] = each.claim
+                raw["properties"].setdefault("delivery_info", {"routing_key": each.queue})
+                lost = int(raw["headers"].get(DELIVERIES_HEADER) or 0)
+            except UNREADABLE as error:
+                self._bury(each, error)
+            else:
+                wanted.append((each, raw, lost))
+        cancelled = self._cancelled([raw["headers"].get("id") for _, raw, _ in wanted])
+        for each, raw, lost in wanted:
+            id = raw["headers"].get("id")
+            try:
+                if id in cancelled:
+                    logger.info("request %s was cancelled", id)
+                    ledger.ack(each.claim)
+                elif lost + 1 >= MAX_DELIVERIES:
+                    logger.error("request %s is a dead letter: %d workers were lost", id, lost)
+                    self._end(poisoned(each, self.Message(raw, channel=self), lost))
+                else:
+                    self.connection._deliver(raw, each.queue)
+                    if each.queue in self._unacknowledged:
+                        ledger.ack(each.claim)
+            except UNREADABLE as error:
+                if each.claim in self.qos._delivered or not ledger.holds(each.claim):
+                    raise  # It could be read, and failed in the hands of its task.
+                self._bury(each, error)
+        if ledger.owes:
+            self.ack_soon()
+
+    def _cancelled(self, ids: list[Any]) -> set[str]:
+        """Return which of these were cancelled, and forget them: they have their outcome."""
+        named = [id for id in ids if isinstance(id, str)]
+        if not self.cancelled or not named:
+            return set()
+        with self.conn_or_acquire() as client:
+            scores = client.zmscore(CANCELLED_KEY, named)
+            found = {id for id, score in zip(named, scores, strict=True) if score is not None}
+            if found:
+                client.zrem(CANCELLED_KEY, *found)
+        return found
+
+    def _bury(self, claimed: Claimed, error: Exception) -> None:
+        logger.warning("what is no task message is a dead letter: %r", error)
+        self._end(buried(claimed, f"no task message: {type(error).__name__}: {error}"))
+
+    def _end(self, end: End) -> None:
+        self.claims.settle([end])
+        ledger.settled([end.claim])
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Claim what is known to be there, or wait for a token."""
+        if self._left:
+            if self._pause is not None:
+                return
+            few = self.qos.room < self.qos.prefetch_count // 4
+            hub = get_event_loop()
+            if few and hub and time.monotonic() - self._claimed_at < CLAIM_PAUSE_S:
+                self._pause = hub.call_later(CLAIM_PAUSE_S, self._pause_is_over)
+                return
+            self.look()
+            if self._left:
+                return
+        keys = [WAKE_KEY_PREFIX + queue for queue in self.active_queues]
+        self._in_poll: Any = self.client.connection
+        self._brpop_sent_at: Any = time.monotonic()
+        self.client.connection.send_command("BRPOP", *keys, self.poll_s)
+
+    @property
+    def may_look(self) -> bool:
+        """Whether it consumes, has room, and there may be messages that no token tells of."""
+        return bool(
+            self.active_queues and self._left and not self._in_poll and self.qos.can_consume()
+        )
+
+    def _pause_is_over(self) -> None:
+        """Let the hub, which turns after this, look for messages again."""
+        self._pause = None
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if self._closing or not self.qos.can_consume():
+            self._left = True
+            raise Empty
+        if not self.look():
+            raise Empty
+        return True
+
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
+        """Claim one message, for `basic_get`."""
+        claimed = self._claim([queue], 1)
+        if not claimed:
+            raise Empty
+        self._keep_leases()
+        raw = loads(bytes_to_str(claimed[0].message))
+        raw[QUEUE_FIELD] = queue
+        raw["properties"]["delivery_tag"] = claimed[0].claim
+        return raw
+
+    def close(self) -> None:
+        if not self.closed and ledger.owes:
+            self.settle_acks()
+        super().close()
+
+
+class Poller(kombu_redis.MultiChannelPoller):
+    """Kombu's poller, for `drain_events` too: what is there is delivered before it waits."""
+
+    def get(self, callback: Any, timeout: float | None = None) -> None:
+        for channel in self._channels:
+            if channel.may_look and channel.look():
+                return
+        super().get(callback, timeout)
 
 
 class Transport(kombu_redis.Transport):
@@ -232,6 +446,6 @@ class Transport(kombu_redis.Transport):
 
     Channel = Channel
 
-    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        super().register_with_event_loop(connection, loop)
-        loop.call_repeatedly(SETTLE_S, settle_open)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle: Any = Poller()

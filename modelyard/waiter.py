@@ -1,10 +1,10 @@
 """Waiting for outcomes: one thread and one subscription, however many requests.
 
-Workers publish the id of each outcome on the channel of the client that submitted it. A waiter
-subscribes to that channel first and reads the results after, so nothing falls between the two.
-It reads everything it still waits for again after a lost connection, and every `SWEEP_S` seconds
-in case a notice was dropped. An id that another client submitted is heard on Celery's own channel.
-Only the thread talks to Redis: who asks it for something waits for no socket.
+Workers publish the ids of outcomes, one a line, on the channel of the client that submitted them. A
+waiter subscribes to that channel first and reads the results after, so nothing falls between the
+two. It reads everything it still waits for again after a lost connection, and from time to time
+(`SWEEP_S`) in case a notice was dropped. An id that another client submitted is heard on Celery's
+own channel. Only the thread talks to Redis: who asks it for something waits for no socket.
 """
 
 import logging
@@ -12,22 +12,30 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
 from multiprocessing.connection import wait
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from modelyard.connect import connect
 from modelyard.errors import BrokerUnavailable
+from modelyard.expected import Expected, arrived
 from modelyard.names import RESULT_KEY_PREFIX
-from modelyard.outcome import Outcome, read_outcome
+from modelyard.outcome import Outcome
 
 logger = logging.getLogger("modelyard.waiter")
 
 SWEEP_S = 10.0
+SWEEP_AT_ONCE = 20_000
+"""A sweep reads so many ids, and the next one goes on from there."""
 LOOK_S = 0.5
 SOCKET_TIMEOUT_S = 5.0
 READ_AT_ONCE = 200
+PAUSE_S = 0.002
+"""How long notices may gather, for a waiter that waits for `MANY` and heard of few."""
+MANY = 64
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 5.0
 
@@ -61,11 +69,10 @@ class Bell:
 
 
 class Waiter:
-    """Resolves a future per id when its outcome is stored.
+    """Settles an `Expected` per id when its outcome is stored.
 
-    A future's value is the outcome, an `Answer` or an error object; it raises only
-    `BrokerUnavailable`, when there was no connection for `give_up_s` seconds, or when the waiter
-    was closed.
+    It is settled with `BrokerUnavailable` when there was no connection for `give_up_s` seconds, or
+    when the waiter was closed.
     """
 
     def __init__(self, url: str, channel: str, give_up_s: float = 60.0) -> None:
@@ -73,7 +80,7 @@ class Waiter:
         self._channel = channel
         self._give_up_s = give_up_s
         self._lock = threading.Lock()
-        self._futures: dict[str, Future[Outcome]] = {}
+        self._expected: dict[str, Expected] = {}
         self._foreign: set[str] = set()
         self._new: list[str] = []
         self._looks: list[tuple[Sequence[str], threading.Event]] = []
@@ -82,20 +89,20 @@ class Waiter:
         self._bell: Bell | None = None
         self.connected = False
 
-    def expect(self, ids: Iterable[str], *, own: bool) -> Mapping[str, "Future[Outcome]"]:
-        """Return a future for each id. `own`: this waiter's channel was given as its `reply_to`."""
+    def expect(self, ids: Iterable[str], *, own: bool) -> Mapping[str, Expected]:
+        """Return what is expected per id. `own`: this waiter's channel was given as `reply_to`."""
         with self._lock:
             if self._closed.is_set():
                 raise BrokerUnavailable("the client was closed")
             wanted = {}
             for id in ids:
-                future = self._futures.get(id)
-                if future is None:
-                    future = self._futures[id] = Future()
+                expected = self._expected.get(id)
+                if expected is None:
+                    expected = self._expected[id] = Expected()
                     self._new.append(id)
                     if not own:
                         self._foreign.add(id)
-                wanted[id] = future
+                wanted[id] = expected
             bell = self._bell
             if bell is None or self._thread is None or not self._thread.is_alive():
                 bell = self._bell = Bell()
@@ -167,16 +174,19 @@ class Waiter:
             bell.close()
 
     def _connect(self) -> redis.Redis:
-        return redis.Redis.from_url(
+        return connect(
             self._url,
             health_check_interval=25,
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=SOCKET_TIMEOUT_S,
+            # redis-py would subscribe again without a word, and notices would be lost meanwhile.
+            retry=Retry(NoBackoff(), 0),
         )
 
     def _listen(self, client: redis.Redis, pubsub: Any, bell: Bell) -> None:
         with self._lock:
-            self._new = list(self._futures)
+            self._new = list(self._expected)
+        unswept: list[str] = []
         next_sweep = time.monotonic() + SWEEP_S
         while not self._closed.is_set():
             ready = self._take_new(pubsub)
@@ -186,10 +196,16 @@ class Waiter:
                 ready += ids
             if time.monotonic() >= next_sweep:
                 with self._lock:
-                    ready = list(self._futures)
+                    unswept = unswept or list(self._expected)
+                ready += unswept[-SWEEP_AT_ONCE:]
+                del unswept[-SWEEP_AT_ONCE:]
                 next_sweep = time.monotonic() + SWEEP_S
             if not ready:
                 ready = self._heard(pubsub, bell)
+                if 0 < len(ready) < MANY <= len(self._expected):
+                    # Each read costs about as much as ten of its results.
+                    self._closed.wait(PAUSE_S)
+                    ready += self._heard(pubsub, None)
             self._read(client, pubsub, ready)
             for _, seen in looks:
                 seen.set()
@@ -204,10 +220,10 @@ class Waiter:
             pubsub.subscribe(*(RESULT_KEY_PREFIX + id for id in some))
         return own
 
-    def _heard(self, pubsub: Any, bell: Bell) -> list[str]:
+    def _heard(self, pubsub: Any, bell: Bell | None) -> list[str]:
         """Return the ids that a notice came for, waiting up to a second for one or the bell."""
         connection = pubsub.connection
-        if not connection.can_read(timeout=0):  # nothing in its buffers either
+        if bell is not None and not connection.can_read(timeout=0):  # nothing in its buffers either
             bell.wait(connection._sock, 1.0)
         ids: list[str] = []
         while len(ids) < READ_AT_ONCE and (message := pubsub.get_message(timeout=0)):
@@ -215,44 +231,41 @@ class Waiter:
             if channel != self._channel and message["type"] in {"subscribe", "message"}:
                 ids.append(channel.removeprefix(RESULT_KEY_PREFIX))
             elif message["type"] == "message":
-                ids.append(message["data"].decode())
+                # Anybody may publish here.
+                ids += message["data"].decode(errors="replace").split("\n")
         return ids
 
     def _read(self, client: redis.Redis, pubsub: Any, ids: Sequence[str]) -> None:
         with self._lock:
-            wanted = [id for id in dict.fromkeys(ids) if id in self._futures]
+            wanted = [id for id in dict.fromkeys(ids) if id in self._expected]
         for some in chunks(wanted):
-            stored = client.mget([RESULT_KEY_PREFIX + id for id in some])
-            done = []
-            for id, raw in zip(some, stored, strict=True):
-                outcome = read_outcome(raw, id) if raw is not None else None
-                if outcome is not None:
-                    self._resolve(id, outcome)
-                    done.append(id)
-            with self._lock:
-                foreign = [id for id in done if id in self._foreign]
-                self._foreign.difference_update(foreign)
+            stored: Any = client.mget([RESULT_KEY_PREFIX + id for id in some])
+            done = {
+                id: value
+                for id, raw in zip(some, stored, strict=True)
+                if raw is not None and (value := arrived(raw, id)) is not None
+            }
+            foreign = self._settle(done)
             if foreign:
                 pubsub.unsubscribe(*(RESULT_KEY_PREFIX + id for id in foreign))
 
-    def _resolve(self, id: str, outcome: Outcome) -> None:
+    def _settle(self, values: Mapping[str, bytes | Outcome]) -> list[str]:
+        """Give those who wait what they wait for, and return the ids that are foreign."""
         with self._lock:
-            future = self._futures.pop(id, None)
-        if future is not None:
-            try:
-                future.set_result(outcome)
-            except InvalidStateError:
-                logger.debug("nobody waits for %s any more", id)
+            waited = [(self._expected.pop(id, None), value) for id, value in values.items()]
+            foreign = [id for id in values if id in self._foreign]
+            self._foreign.difference_update(foreign)
+        for expected, value in waited:
+            if expected is not None:
+                expected.settle(value)
+        return foreign
 
     def _fail_all(self, error: BrokerUnavailable) -> None:
         with self._lock:
-            futures, self._futures = self._futures, {}
+            every, self._expected = self._expected, {}
             self._foreign.clear()
-        for id, future in futures.items():
-            try:
-                future.set_exception(error)
-            except InvalidStateError:
-                logger.debug("nobody waits for %s any more", id)
+        for expected in every.values():
+            expected.settle(error)
 
 
 def chunks(ids: Sequence[str]) -> Iterable[Sequence[str]]:

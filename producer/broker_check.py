@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 
 import redis
-from kombu.utils.url import maybe_sanitize_url
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from modelyard.connect import connect
 from modelyard.errors import BrokerUnavailable, SettingsError
+from modelyard.snapshot import shown
 
 ANSWER_S = 2.0
 """How long one question may take before it is asked again, in seconds."""
@@ -27,7 +28,7 @@ def wait_for_broker(
     Raises `BrokerUnavailable` after `wait_s`, and `SettingsError` for what is no Redis address.
     """
     try:
-        client = redis.Redis.from_url(
+        client = connect(
             url,
             socket_timeout=ANSWER_S,
             socket_connect_timeout=ANSWER_S,
@@ -38,7 +39,7 @@ def wait_for_broker(
         raise SettingsError(
             "MODELYARD_BROKER_URL is no Redis address such as redis://[:password@]host:6379/0"
         ) from error
-    shown = maybe_sanitize_url(url)  # its password is for the broker and not for the terminal
+    address = shown(url)  # its password is for the broker and not for the terminal
     deadline = clock() + wait_s
     with client:
         while not cancelled():
@@ -48,7 +49,7 @@ def wait_for_broker(
                 if clock() >= deadline:
                     why = str(error).rstrip(".")
                     raise BrokerUnavailable(
-                        f"the broker at {shown} (MODELYARD_BROKER_URL) does not answer: {why}. "
+                        f"the broker at {address} (MODELYARD_BROKER_URL) does not answer: {why}. "
                         "Start it or correct the address, or unset the variable: then a Redis is "
                         "started here"
                     ) from error

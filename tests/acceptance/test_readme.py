@@ -36,7 +36,9 @@ KINDS = {"bash", "python", "yaml", "json", "mermaid"}
 
 RUN = (
     *("modelyard summarize", "modelyard batch run", "modelyard submit", "modelyard result"),
-    *("modelyard explain", "modelyard models", "modelyard check"),
+    *("modelyard explain", "modelyard models", "modelyard check", "modelyard health"),
+    *("modelyard dead list", "modelyard dead show", "modelyard dead replay"),
+    *("modelyard dead drop", "modelyard dead export"),
     *("celery -A modelyard inspect", "celery -A modelyard control", "python examples/"),
     *("cp config/catalog.yaml ", "cat > ", "id=$(modelyard submit", "export MODELYARD_CATALOG="),
 )
@@ -147,6 +149,7 @@ Check = Callable[[str, Desk], None]
 SPECIAL: Sequence[tuple[str, Check]] = (
     (r"make \w+", target_exists),
     (r"modelyard up\b", options_are_right),
+    (r"modelyard dead show\b", options_are_right),
     (r"modelyard worker (router|model)\b", starts_and_ends),
     (r"celery -A (router_worker|model_workers) worker\b", starts_and_ends),
     (r"celery -A modelyard flower\b", options_are_right),
@@ -199,7 +202,14 @@ def run_python(block: str, desk: Desk) -> None:
 
 
 def load_yaml(block: str, desk: Desk) -> None:
-    """Read a block as a catalog, with every variable in it set."""
+    """Read a block as a catalog, with every variable in it set, or as a pod with probes."""
+    read = yaml.safe_load(block)
+    if "containers" in read:
+        for container in read["containers"]:
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                if probe in container:
+                    options_are_right(shlex.join(container[probe]["exec"]["command"]), desk)
+        return
     path = desk.folder / "block.yaml"
     path.write_text(block)
     names = re.findall(r"\$\{(\w+)\}", block)
@@ -208,7 +218,13 @@ def load_yaml(block: str, desk: Desk) -> None:
 
 
 def decode_json(block: str, desk: Desk) -> None:
-    """Read a block as a request."""
+    """Read a block as a request, or as a report of the yard's health."""
+    shown = json.loads(block)
+    if "findings" in shown:
+        said = json.loads(desk.run("modelyard", "health", "--json"))
+        assert shown.keys() == said.keys()
+        assert shown["nodes"][0].keys() == said["nodes"][0].keys()
+        return
     Request.decode(TypeAdapter(dict[str, object]).validate_json(block))
 
 

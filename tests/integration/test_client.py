@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import redis
 from kombu.connection import Connection
+from outcomes import end_of
 from waiting import eventually
 
 from modelyard import AsyncClient, BrokerFull, BrokerUnavailable, Client, Handle, ResultTimeout
+from modelyard.claims import settle
 from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.errors import (
     BrokerError,
@@ -27,6 +29,7 @@ from modelyard.errors import (
     SettingsError,
 )
 from modelyard.names import REPLY_CHANNEL_PREFIX, RESULT_KEY_PREFIX
+from modelyard.outbox import SENDERS
 from modelyard.settings import Settings
 
 
@@ -145,6 +148,23 @@ def test_a_notice_on_the_client_s_channel_is_enough(store: redis.Redis, redis_ur
             answer(store, handle.id, channel)
         waiter.join(20)
         assert sorted(got) == sorted(handle.id for handle in handles)
+
+
+def test_one_notice_tells_of_many_outcomes(store: redis.Redis, client: Client) -> None:
+    handles = client.submit_many(["hello"] * 50)
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(list, client.as_completed(handles, 60))
+        eventually(lambda: store.pubsub_numsub(client._channel)[0][1] == 1)
+        ends = [end_of(handle.id, channel=client._channel) for handle in handles]
+        settle(store, ends)
+        assert set(waiting.result(60)) == set(handles)
+    assert {handle.result(0).id for handle in handles} == {handle.id for handle in handles}
+
+
+def test_an_answer_can_be_read_again_and_again(store: redis.Redis, client: Client) -> None:
+    handle = client.submit("hello")
+    settle(store, [end_of(handle.id, channel=client._channel)])
+    assert handle.result(20) == handle.result(0)
 
 
 def test_as_completed_gives_up_after_its_time(store: redis.Redis, client: Client) -> None:
@@ -308,12 +328,13 @@ def test_a_refusal_that_passes_is_waited_for(redis_url: str, store: redis.Redis)
 
 def test_a_submit_waits_no_longer_for_other_threads_than_for_redis(redis_url: str) -> None:
     with Client(redis_url, patience_s=0.3) as client:
-        pool = client._app.pool
-        busy = [pool.acquire(block=True) for _ in range(pool.limit)]
+        turns = client._outbox._turns
+        for _ in range(SENDERS):
+            turns.acquire()
         with pytest.raises(BrokerUnavailable, match="in use by other threads"):
             client.submit("hello")
-        for connection in busy:
-            connection.release()
+        for _ in range(SENDERS):
+            turns.release()
         assert client.submit("hello").id
 
 
@@ -370,7 +391,7 @@ def test_a_bug_while_waiting_is_told_and_waiting_goes_on(
     handle = client.submit("hello")
     answer(store, handle.id)
     with monkeypatch.context() as patch:
-        patch.setattr("modelyard.waiter.read_outcome", broken)
+        patch.setattr("modelyard.expected.read_outcome", broken)
         with pytest.raises(BrokerUnavailable, match="a bug"):
             handle.result(30)
     assert handle.result(30).text == "hi"
@@ -464,6 +485,7 @@ FORKED = """
     import redis
     from test_client import answer
     from modelyard import Client
+    from modelyard.outbox import SENDERS
 
     url = sys.argv[1]
     client = Client(url)
@@ -477,15 +499,15 @@ FORKED = """
     except TimeoutError:
         pass
     # What other threads may hold at that moment, and will never let go of in the child:
-    pool = client._app.pool
-    busy = [pool.acquire(block=True) for _ in range(pool.limit)]
-    lock = client._waiter._lock
+    turns, lock = client._outbox._turns, client._waiter._lock
+    for _ in range(SENDERS):
+        turns.acquire()
     lock.acquire()
     child = os.fork()
     if child:
         lock.release()
-        for connection in busy:
-            connection.release()
+        for _ in range(SENDERS):
+            turns.release()
     with redis.Redis.from_url(url) as store:
         if child:
             _, status = os.waitpid(child, 0)

@@ -17,6 +17,7 @@ from workers import Workers, workers
 
 from modelyard.app import make_app
 from modelyard.embedded_redis import EmbeddedRedis
+from modelyard.names import CLAIMS_KEY
 
 COMMAND = [
     *(sys.executable, "-m", "celery", "-A", "pool_app", "worker"),
@@ -186,7 +187,7 @@ def test_a_warm_shutdown_finishes_what_runs(own: Workers) -> None:
 
         assert log.read_text() == "start\nend\n"
         assert running.get(timeout=5) == "done"
-        assert app.connection_for_read().default_channel.client.hlen("unacked") == 0
+        assert app.connection_for_read().default_channel.client.hlen(CLAIMS_KEY) == 0
 
 
 def test_a_warm_shutdown_hands_back_what_outlasts_its_grace(own: Workers) -> None:

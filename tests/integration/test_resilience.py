@@ -19,7 +19,7 @@ from modelyard import Client, RequestFailed
 from modelyard.app import make_app
 from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.messages import DeadLetter
-from modelyard.names import DEAD_LETTERS_KEY, model_queue
+from modelyard.names import CLAIMS_KEY, DEAD_LETTERS_KEY, model_queue
 from modelyard.testing import Gate, Reply
 from producer.commands import model_command
 
@@ -103,7 +103,7 @@ def test_what_can_t_be_read_is_a_dead_letter_and_the_worker_goes_on(
         DeadLetter.model_validate_json(letter)
     assert client.submit("still there").result(30).model == "small"
     assert [process.poll() for process in yard.processes.values()] == [None, None]
-    eventually(lambda: store.hlen("unacked") == 0)
+    eventually(lambda: store.hlen(CLAIMS_KEY) == 0)
 
 
 def test_a_message_that_expired_is_not_called(
@@ -146,15 +146,15 @@ def test_an_answer_that_redis_refuses_is_stored_when_it_is_taken(
     yard.start_pool("small")
     handles = client.submit_many(["hello"] * 3)
     yard.fake.wait_until(lambda fake: fake.in_flight == 3)
-    store.config_set("maxmemory", "1")
+    store.config_set("min-replicas-to-write", "1")
     try:
         gate.open()
-        eventually(lambda: "Failed operation" in yard.log("small"), message="a refused write")
+        eventually(lambda: "outcomes wait" in yard.log("small"), message="a refused write")
     finally:
-        store.config_set("maxmemory", "0")
+        store.config_set("min-replicas-to-write", "0")
 
     assert [handle.result(30).model for handle in handles] == ["small"] * 3
-    eventually(lambda: store.hlen("unacked") == 0)
+    eventually(lambda: store.hlen(CLAIMS_KEY) == 0)
     assert len(yard.fake.calls) == 3
 
 
@@ -186,7 +186,7 @@ def test_a_failover_while_redis_is_away_is_made_when_it_is_back(
     os.kill(server.pid, signal.SIGKILL)
     eventually(lambda: not server.alive)
     gate.open()
-    eventually(lambda: "Redis is away" in yard.log("small"))
+    eventually(lambda: "outcomes wait" in yard.log("small"))
     server.revive()
 
     assert [handle.result(60).model for handle in handles] == ["large"] * 5
@@ -212,7 +212,7 @@ def test_a_worker_that_is_stopped_while_redis_is_away_stores_what_it_has(
 
     assert pool.wait(60) == 0
     assert [handle.result(60).model for handle in handles] == ["small"] * 12
-    assert store.hlen("unacked") == 0
+    assert store.hlen(CLAIMS_KEY) == 0
     assert len(yard.fake.calls) == 12
 
 
@@ -251,7 +251,7 @@ def test_lost_connections_do_not_make_a_pool_take_more_than_its_share(
     waiting = client.submit_many(["hello"] * 100)
     yard.fake.wait_until(lambda fake: fake.in_flight == 20)
     eventually(lambda: store.llen("requests") == 0)
-    assert store.hlen("unacked") == 20
+    assert store.hlen(CLAIMS_KEY) == 20
     assert store.llen(model_queue("small")) == 95
     gate.open()
 

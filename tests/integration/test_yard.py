@@ -23,11 +23,12 @@ from workers import CATALOG, KEY
 from modelyard.client import Client
 from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.errors import BrokerUnavailable, ModelyardError, SettingsError
+from modelyard.names import CLAIMS_KEY, LEASES_KEY
 from modelyard.testing import FakeProvider, Gate, Reply
 from producer.broker_check import wait_for_broker
 from producer.children import ChildSpec, YardFailed, with_import_path
+from producer.claims import restore_claims
 from producer.private_yard import PrivateYard, yard_command
-from producer.unacked import restore_unacked
 from producer.yard import Addresses, Yard
 
 NO_BROKER = "redis://user:secret@127.0.0.1:1/0"
@@ -78,7 +79,9 @@ HOLDS_A_MESSAGE_AND_IS_KILLED = (
     OPEN_REDIS
     + """
 from kombu import Connection
-with Connection(os.environ["MODELYARD_BROKER_URL"]) as connection:
+with Connection(
+    os.environ["MODELYARD_BROKER_URL"], transport="modelyard.transport:Transport"
+) as connection:
     queue = connection.SimpleQueue("model.small")
     if db.incr("lives") == 1:
         queue.put("paid for")
@@ -294,8 +297,8 @@ def test_a_worker_that_was_killed_is_told_to_people(
     with running(yard, told.append) as addresses:
         eventually(lambda: get(addresses.broker_url, "lives") == "2")
     assert told == [
-        "local-large was killed by SIGKILL and is started again; what it had in flight comes back "
-        "after the visibility timeout"
+        "local-large was killed by SIGKILL and is started again; what it had in flight goes to "
+        "others when its lease ends"
         + (", or at once when the run is started again" if own_redis else "")
     ]
 
@@ -508,7 +511,8 @@ def test_messages_of_a_killed_worker_are_queued_again_in_their_order(
             "-c",
             "import sys, time\n"
             "from kombu import Connection\n"
-            "with Connection(sys.argv[1]) as connection:\n"
+            "transport = 'modelyard.transport:Transport'\n"
+            "with Connection(sys.argv[1], transport=transport) as connection:\n"
             "    queue = connection.SimpleQueue('model.small')\n"
             "    held = [queue.get(timeout=20) for _ in range(2)]\n"
             "    print('held', flush=True)\n"
@@ -524,12 +528,12 @@ def test_messages_of_a_killed_worker_are_queued_again_in_their_order(
         worker.kill()
 
     with redis.Redis.from_url(redis_url) as client:
-        taken = client.hlen("unacked")
-        assert restore_unacked(redis_url) == taken >= 2
-        assert client.exists("unacked", "unacked_index") == 0
+        taken = client.hlen(CLAIMS_KEY)
+        assert restore_claims(redis_url) == taken >= 2
+        assert client.exists(CLAIMS_KEY, LEASES_KEY) == 0
 
     assert f"{taken} messages" in caplog.text
-    assert restore_unacked(redis_url) == 0
+    assert restore_claims(redis_url) == 0
     with Connection(redis_url) as connection, connection.SimpleQueue("model.small") as queue:
         messages = [queue.get(timeout=5) for _ in numbers]
         assert [message.payload["number"] for message in messages] == numbers

@@ -52,7 +52,7 @@ class FakeClient:
         self._waiting: list[tuple[FakeHandle, Callable[[FakeHandle], object]]] = []
 
     def submit_many(
-        self, requests: Iterable[Request], *, ids: Sequence[str], once_s: int
+        self, requests: Iterable[Request], *, ids: Sequence[str], once_s: int, wait_s: float
     ) -> list[FakeHandle]:
         texts = [request.text for request in requests]
         if "invalid" in texts:

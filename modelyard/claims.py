@@ -1,0 +1,277 @@
+"""Who has which message: claims with leases, and the ways in which a claim ends.
+
+A message is in exactly one place: in a queue, or in `modelyard:claims` under the name of a claim.
+A worker *claims* the oldest messages of its queues, *renews* its claims while it lives, and
+*settles* each of them once: acknowledged, put back, moved on to the next queue (a *hop*), or ended
+with an outcome. Each is one script, so whoever dies between two commands leaves nothing half done.
+
+A claim whose lease ran out is *taken over*: the message gets a claim of another name, and whatever
+its former owner still does to the old one finds nothing. The name is the fencing token. Two things
+are allowed without a claim: to end a request that has no outcome yet (the answer was paid for),
+and to acknowledge what is gone already.
+
+Time is the server's, so the workers' clocks need not agree. Redis Cluster is not supported: a
+script touches claims, queues and results at once, which lie in different hash slots.
+"""
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import redis
+
+from modelyard.names import (
+    CANCELLED_KEY,
+    CLAIMS_KEY,
+    COUNTERS_KEY,
+    DEAD_LETTERS_BY_AGE_KEY,
+    DEAD_LETTERS_KEY,
+    LEASES_KEY,
+    SUBMITTED_KEY_PREFIX,
+    WAKE_KEY_PREFIX,
+)
+from modelyard.scripts import Script
+
+LEASE_S: Final = 10.0
+AT_ONCE: Final = 1000
+"""Most claims that one script touches: it holds Redis up for about as many microseconds."""
+
+PUT, CLAIM, RENEW = Script("put"), Script("claim"), Script("renew")
+TAKE_OVER, SETTLE = Script("take_over"), Script("settle")
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A message in hand: the claim's name, where it came from, and its bytes as they were sent."""
+
+    claim: str
+    queue: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Up to `share` messages of a queue for certain, and `most` if others leave room."""
+
+    queue: str
+    share: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """It is done with."""
+
+    claim: str
+
+    def args(self) -> tuple[Any, ...]:
+        return "ack", self.claim
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """Onto its queue again, to be the `next` that is taken or the `last`."""
+
+    claim: str
+    queue: str
+    message: str | bytes
+    end: Literal["next", "last"] = "next"
+
+    def args(self) -> tuple[Any, ...]:
+        return "back", self.claim, self.queue, self.end, self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Onto another queue, if that has fewer than `most` messages (0: whatever it has)."""
+
+    claim: str
+    queue: str
+    message: str | bytes
+    most: int = 0
+
+    def args(self) -> tuple[Any, ...]:
+        return "hop", self.claim, self.queue, self.most, self.message
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Its outcome: a result as the result backend has it, and a dead letter if it is one.
+
+    The first end of an id stands, whoever has the claim. `channel` is that of the client that
+    waits; `died_at` is in seconds since the epoch.
+    """
+
+    claim: str
+    key: str
+    result: str | bytes
+    ttl_s: int
+    id: str
+    channel: str = ""
+    letter: str = ""
+    reason: str = ""
+    died_at: float = 0.0
+
+    def args(self) -> tuple[Any, ...]:
+        return (
+            *("end", self.claim, self.key, self.result, self.ttl_s),
+            *(self.channel, self.id, self.letter, self.reason, self.died_at),
+        )
+
+
+Settlement = Ack | Back | Hop | End
+
+DONE: Final = 1
+LOST: Final = 0
+"""The claim was somebody else's, or gone; of an `End`: there was an outcome already."""
+NO_ROOM: Final = -1
+"""The queue is full and the claim stands: try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """A message to be put on a queue. `mark`: put it only once in `remember_s` seconds."""
+
+    id: str
+    message: str | bytes
+    mark: str = ""
+    remember_s: int = 1
+
+
+class Claims:
+    """The claims of one worker process, over a connection of its own. Safe to share by threads.
+
+    `now_ms` replaces the server's clock, for tests. All methods raise `redis.RedisError`; each of
+    them can be called again after an error, whatever became of the first call.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        lease_s: float = LEASE_S,
+        owner: str | None = None,
+        now_ms: Callable[[], int] | None = None,
+    ) -> None:
+        self._client = client
+        self._lease_ms = max(1, round(1000 * lease_s))
+        self.owner = owner or uuid.uuid4().hex[:12]
+        self._calls = itertools.count(1)
+        self._now_ms = now_ms
+
+    def _now(self) -> int | str:
+        return self._now_ms() if self._now_ms is not None else ""
+
+    def _name(self) -> str:
+        """Return what the names of the claims of one script begin with.
+
+        The script adds the time: another object with the same owner counts from 1, too.
+        """
+        return f"{self.owner}:{next(self._calls)}:"
+
+    def claim(
+        self, wants: Sequence[Want], room: int, acks: Sequence[str] = ()
+    ) -> tuple[list[Claimed], int]:
+        """Claim the oldest messages, `room` at most, and acknowledge `acks` on the way.
+
+        Returns them, and how many requests are cancelled and not forgotten yet.
+        """
+        said = CLAIM(
+            self._client,
+            [
+                *(CLAIMS_KEY, LEASES_KEY, CANCELLED_KEY),
+                *(key for want in wants for key in (want.queue, WAKE_KEY_PREFIX + want.queue)),
+            ],
+            [
+                *(self._now(), self._lease_ms, self._name(), len(acks), min(room, AT_ONCE)),
+                *acks,
+                *(number for want in wants for number in (want.share, want.most)),
+            ],
+        )
+        claimed = [
+            Claimed(said[at + 1].decode(), wants[said[at] - 1].queue, said[at + 2])
+            for at in range(1, len(said), 3)
+        ]
+        return claimed, said[0]
+
+    def renew(self, claims: Iterable[str]) -> list[str]:
+        """Renew leases, and return the claims that are gone."""
+        every, gone = list(claims), []
+        for start in range(0, len(every), AT_ONCE):
+            some = every[start : start + AT_ONCE]
+            gone += RENEW(self._client, [LEASES_KEY], [self._now(), self._lease_ms, *some])
+        return [claim.decode() for claim in gone]
+
+    def take_over(self, most: int = 100) -> list[Claimed]:
+        """Take over claims whose lease ran out; they are claims of this process then."""
+        said = TAKE_OVER(
+            self._client,
+            [CLAIMS_KEY, LEASES_KEY, COUNTERS_KEY],
+            [self._now(), self._lease_ms, self._name(), min(most, AT_ONCE)],
+        )
+        taken = []
+        for claim, kept in zip(said[::2], said[1::2], strict=True):
+            queue, _, message = kept.partition(b"\0")
+            taken.append(Claimed(claim.decode(), queue.decode(), message))
+        return taken
+
+    def server(self) -> str:
+        """Return which run of which server answers now: another one after a restart or failover."""
+        return str(self._client.info("server")["run_id"])
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[int]:
+        """Settle claims, and return for each `DONE`, `LOST` or `NO_ROOM`."""
+        return settle(self._client, settlements)
+
+
+def settle(client: redis.Redis, settlements: Sequence[Settlement]) -> list[int]:
+    """Settle claims, and return for each `DONE`, `LOST` or `NO_ROOM`. Raises `redis.RedisError`."""
+    if not settlements:
+        return []
+    said: list[int] = SETTLE(
+        client,
+        [CLAIMS_KEY, LEASES_KEY, DEAD_LETTERS_KEY, DEAD_LETTERS_BY_AGE_KEY, COUNTERS_KEY],
+        [WAKE_KEY_PREFIX, *(arg for settlement in settlements for arg in settlement.args())],
+    )
+    return said
+
+
+def put(
+    client: redis.Redis,
+    queue: str,
+    messages: Sequence[New],
+    *,
+    most: int = 0,
+    most_dead: int = 0,
+) -> list[int | str]:
+    """Put messages on a queue that has fewer than `most` (0: whatever it has).
+
+    Returns for each `DONE`, the id that was remembered if its mark is known, or `NO_ROOM`, or -2 if
+    there are `most_dead` dead letters (0: whatever there are). Raises `redis.RedisError`.
+    """
+    said = PUT(client, *put_args(queue, messages, most=most, most_dead=most_dead))
+    return [each.decode() if isinstance(each, bytes) else each for each in said]
+
+
+def put_args(
+    queue: str, messages: Sequence[New], *, most: int = 0, most_dead: int = 0
+) -> tuple[list[str], list[Any]]:
+    """Return the keys and arguments of the script `PUT`."""
+    return (
+        [queue, WAKE_KEY_PREFIX + queue, DEAD_LETTERS_KEY],
+        [
+            *(most, most_dead),
+            *(
+                arg
+                for new in messages
+                for arg in (
+                    SUBMITTED_KEY_PREFIX + new.mark if new.mark else "",
+                    new.id,
+                    new.remember_s,
+                    new.message,
+                )
+            ),
+        ],
+    )

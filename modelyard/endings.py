@@ -1,0 +1,165 @@
+"""The outcome of a request as it is stored: Celery's own format, so any Celery client can read it.
+
+https://docs.celeryq.dev/en/stable/internals/protocol.html and `celery.backends.base` have it:
+`{"status", "result", "traceback", "children", "date_done", "task_id"}`, an exception as
+`{"exc_type", "exc_message", "exc_module"}`.
+"""
+
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from kombu.exceptions import KombuError
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from modelyard.claims import Claimed, End
+from modelyard.errors import RequestFailed
+from modelyard.messages import Answer, Call, DeadLetter, DeadReason
+from modelyard.names import CALL_TASK, REPLY_CHANNEL_PREFIX, RESULT_KEY_PREFIX
+from modelyard.publish import encode_json
+
+SHOWN_CHARS = 4_000
+"""How much is kept of a request that can't be written as JSON."""
+
+UNREADABLE_TTL_S = 24 * 3600
+"""How long the result of what nobody can wait for is kept."""
+
+
+def answered(answer: Answer, *, claim: str, ttl_s: int, channel: str, now: float) -> End:
+    """Return the end of a request that was answered. `now` is in seconds since the epoch."""
+    result = answer.model_dump_json(exclude_defaults=True)
+    return End(
+        claim=claim,
+        key=RESULT_KEY_PREFIX + answer.id,
+        # The answer is JSON already: it is put in its place as it is.
+        result=stored("SUCCESS", answer.id, now, result),
+        ttl_s=ttl_s,
+        id=answer.id,
+        channel=channel,
+    )
+
+
+def died(letter: DeadLetter, *, claim: str, ttl_s: int, channel: str) -> End:
+    """Return the end of a request that became a dead letter."""
+    return End(
+        claim=claim,
+        key=RESULT_KEY_PREFIX + letter.id,
+        result=stored("FAILURE", letter.id, letter.died_at, encode_json(failure(letter))),
+        ttl_s=ttl_s,
+        id=letter.id,
+        channel=channel,
+        letter=encode_letter(letter),
+        reason=letter.reason.value,
+        died_at=letter.died_at,
+    )
+
+
+def cancelled(id: str, *, claim: str, ttl_s: int, channel: str, now: float) -> End:
+    """Return the end of a request that its producer does not want any more."""
+    error = {
+        "exc_type": "TaskRevokedError",
+        "exc_message": ["cancelled"],
+        "exc_module": "celery.exceptions",
+    }
+    return End(
+        claim=claim,
+        key=RESULT_KEY_PREFIX + id,
+        result=stored("REVOKED", id, now, encode_json(error)),
+        ttl_s=ttl_s,
+        id=id,
+        channel=channel,
+    )
+
+
+def reply_channel(reply_to: str | None) -> str:
+    """Return the channel of the modelyard client that waits for a request, or ''."""
+    return reply_to if reply_to and reply_to.startswith(REPLY_CHANNEL_PREFIX) else ""
+
+
+def buried(claimed: Claimed, why: str) -> End:
+    """Return the end of what came from a queue and is no task message."""
+    letter = DeadLetter(
+        id=f"unreadable-{uuid.uuid4()}",
+        reason=DeadReason.INVALID,
+        message=why,
+        request={"queue": claimed.queue, "unreadable": shown(claimed.message)},
+        died_at=time.time(),
+    )
+    return died(letter, claim=claimed.claim, ttl_s=UNREADABLE_TTL_S, channel="")
+
+
+def poisoned(claimed: Claimed, message: Any, lost: int, ttl_s: int = 7 * 86400) -> End:
+    """Return the end of a task message that outlived `lost` workers that had it."""
+    reply_to = message.properties.get("reply_to") or ""
+    request, decision, attempts = message_request(message)
+    letter = DeadLetter(
+        id=str(message.headers.get("id") or f"unreadable-{uuid.uuid4()}"),
+        reason=DeadReason.POISON,
+        message=f"{lost} workers that had it were lost: it is suspected to kill them",
+        request=request,
+        decision=decision,
+        attempts=attempts,
+        died_at=time.time(),
+        reply_to=reply_channel(reply_to),
+    )
+    return died(letter, claim=claimed.claim, ttl_s=ttl_s, channel=letter.reply_to)
+
+
+def message_request(message: Any) -> tuple[dict[str, Any], Any, Any]:
+    """Return the request in a task message, its decision and its attempts, if it has them."""
+    try:
+        payload = message.payload[0][0]
+        if message.headers.get("task") == CALL_TASK:
+            call = Call.decode(payload)
+            return call.request.encode(), call.decision, call.attempts
+    except (ValidationError, KombuError, ValueError, LookupError, TypeError, RecursionError):
+        return {"unreadable": shown(message.body)}, None, ()
+    return payload if isinstance(payload, dict) else {"received": payload}, None, ()
+
+
+def stored(status: str, id: str, now: float, result: str) -> str:
+    """Return what the result backend holds; `result` is JSON."""
+    done = datetime.fromtimestamp(now, UTC).isoformat()
+    return (
+        f'{{"status":"{status}","result":{result},"traceback":null,"children":[],'
+        f'"date_done":"{done}","task_id":{encode_json(id)}}}'
+    )
+
+
+def failure(letter: DeadLetter) -> dict[str, Any]:
+    """Return the error that a waiting client gets, as Celery's JSON."""
+    return {
+        "exc_type": RequestFailed.__name__,
+        "exc_message": list(as_error(letter).args),
+        "exc_module": RequestFailed.__module__,
+    }
+
+
+def as_error(letter: DeadLetter) -> RequestFailed:
+    """Return the error that a waiting client gets."""
+    tried = f" after {len(letter.attempts)} attempts" if letter.attempts else ""
+    return RequestFailed(
+        f"request {letter.id}: {letter.reason}{tried}: {letter.message}",
+        letter.id,
+        letter.reason.value,
+        [attempt.encode() for attempt in letter.attempts],
+    )
+
+
+def encode_letter(letter: DeadLetter) -> str:
+    """Return the letter as JSON; a request that is none is kept as what Python shows of it."""
+    try:
+        return letter.model_dump_json()
+    except (PydanticSerializationError, ValueError, RecursionError):
+        request = {"unreadable": shown(letter.request)}
+        return letter.model_copy(update={"request": request}).model_dump_json()
+
+
+def shown(value: object) -> str:
+    """Return `value` as ASCII text, cut to `SHOWN_CHARS`."""
+    try:
+        return ascii(value)[:SHOWN_CHARS]
+    except RecursionError:
+        return "nested too deep to be shown"

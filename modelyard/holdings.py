@@ -1,0 +1,64 @@
+"""What this process holds of the brokers' messages, and the threads that keep its leases."""
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+import redis
+
+from modelyard.claims import Claims
+from modelyard.leases import Leases
+from modelyard.ledger import Ledger
+
+logger = logging.getLogger("modelyard.leases")
+
+CONNECT_TIMEOUT_S: Final = 5.0
+
+EXIT_S: Final = 3.0
+"""How long a process that ends tries to acknowledge what it owes, in seconds."""
+
+ledger = Ledger()
+"""What this process holds."""
+
+owner: Final = uuid.uuid4().hex[:12]
+"""What the names of this process's claims begin with."""
+
+_leases: dict[tuple[int, str], Leases] = {}
+"""The thread for each broker that this process consumes from, by process id and address."""
+
+
+def keep_leases(address: str, make_pool: Callable[[], Any], lease_s: float) -> None:
+    """Keep the leases of this process at the broker at `address`, from now on.
+
+    `make_pool` returns a redis-py connection pool of the thread's own.
+    """
+    key = os.getpid(), address
+    running = _leases.get(key)
+    if running is not None and running.alive:
+        return
+    pool = make_pool()
+    # A server that hangs must not keep this thread from trying another connection.
+    pool.connection_kwargs.update(
+        socket_timeout=lease_s, socket_connect_timeout=min(lease_s, CONNECT_TIMEOUT_S)
+    )
+    claims = Claims(redis.Redis(connection_pool=pool), lease_s=lease_s, owner=owner)
+    _leases[key] = Leases(claims, ledger, lease_s)
+    _leases[key].start()
+
+
+def settle_at_exit() -> None:
+    """Acknowledge what a process that ends still owes; what it holds beyond that is taken over."""
+    for leases in _leases.values():
+        leases.stop()
+        deadline = time.monotonic() + EXIT_S
+        while ledger.owes and time.monotonic() < deadline:
+            try:
+                leases.settle_acks()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("Redis is away: %s", error)
+                time.sleep(0.2)
+    if ledger.owes:
+        logger.warning("%d acks are lost: these messages run again", len(ledger.take_acks()))

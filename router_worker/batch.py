@@ -1,0 +1,248 @@
+"""Routing the messages of one connection, a batch at a time.
+
+The worker's consumer hands over what it claimed, message by message, and turns its hub; then all
+of it is decided, and one script moves every request to its model's queue and acknowledges it here.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from modelyard.catalog import Catalog
+from modelyard.claims import DONE, NO_ROOM, End, Hop, Settlement
+from modelyard.endings import cancelled, died, reply_channel
+from modelyard.errors import InvalidRequest
+from modelyard.holdings import ledger
+from modelyard.messages import DeadReason, Lane
+from modelyard.names import CALL_TASK, model_queue, route_event_id
+from modelyard.publish import envelope
+from modelyard.received import argument
+from modelyard.redis_errors import passes
+from router_worker.expiry import expiry
+from router_worker.forward import Forwarded, forward, refused, summary
+
+logger = logging.getLogger("modelyard.router")
+
+FULL_S = 0.25
+"""How long a request waits before it tries again to get into a queue that is full, in seconds."""
+
+REFUSED_S = 1.0
+"""How long the router waits before it writes again to a Redis that refused it, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the settings say: how many requests a queue may have, and how long results are kept."""
+
+    queue: int
+    result_ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """One request: its message, what is to become of it, and that in a few words."""
+
+    message: Any
+    settlement: Settlement
+    words: str
+
+
+def route(
+    claim: str,
+    id: str,
+    payload: Any,
+    *,
+    catalog: Catalog,
+    limits: Limits,
+    reply_to: str,
+    expires: float | None,
+    redelivered: bool,
+    now: float,
+) -> tuple[Settlement, str]:
+    """Return where one request goes, and that in a few words. Times are in seconds.
+
+    A request that breaks the router is a dead letter, not the router's end.
+    """
+    channel = reply_channel(reply_to)
+    try:
+        outcome = forward(id, payload, catalog, now, expires)
+    except Exception as error:
+        logger.exception("request %s can't be routed", id)
+        why = f"the router failed on it: {type(error).__name__}"
+        outcome = refused(id, DeadReason.INVALID, why, {}, now)
+    if not isinstance(outcome, Forwarded):
+        letter = outcome.letter.model_copy(update={"reply_to": channel})
+        logger.warning("request %s is a dead letter: %s: %s", id, letter.reason, letter.message)
+        return (
+            died(letter, claim=claim, ttl_s=limits.result_ttl_s, channel=channel),
+            f"dead letter: {letter.reason}",
+        )
+    call = outcome.call
+    words = summary(call.decision)
+    queue = model_queue(call.model, batch=call.request.lane is Lane.BATCH)
+    message = envelope(
+        task=CALL_TASK,
+        id=id,
+        payload=call.model_dump_json(exclude_defaults=True),
+        queue=queue,
+        summary=words,
+        reply_to=reply_to,
+        parent_id=route_event_id(id),
+        shadow=queue,
+        redelivered=redelivered,
+    )
+    return Hop(claim, queue, message, limits.queue), words
+
+
+class Batch:
+    """What the consumer handed over and is not routed yet."""
+
+    def __init__(self, name: str, catalog: Catalog, limits: Limits, consumer: Any) -> None:
+        self._name = name
+        self._catalog = catalog
+        self._limits = limits
+        self._consumer = consumer
+        self._messages: list[Any] = []
+        self._full: list[Routed] = []
+        self._revoked = consumer.controller.state.revoked
+        self._state = consumer.controller.state
+
+    def take(self, message: Any) -> None:
+        """Take one message; it is routed when the hub has turned."""
+        self._messages.append(message)
+        if len(self._messages) == 1:
+            if self._consumer.hub is None:
+                self.flush()
+            else:
+                self._consumer.hub.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Route what is there, waiting while Redis refuses to be written to.
+
+        Raises connection errors, upon which the worker connects again and what is not settled
+        comes again, and `WorkerShutdown`.
+        """
+        messages, self._messages = self._messages, []
+        started = time.monotonic()
+        self._send_begin(messages)
+        self._settle([self._route(message) for message in messages], started)
+
+    def _route(self, message: Any) -> Routed:
+        headers, claim = message.headers, message.delivery_tag
+        id, now = headers["id"], time.time()
+        reply_to = message.properties.get("reply_to") or ""
+        ttl_s, channel = self._limits.result_ttl_s, reply_channel(reply_to)
+        if id in self._revoked:
+            end = cancelled(id, claim=claim, ttl_s=ttl_s, channel=channel, now=now)
+            return Routed(message, end, "cancelled")
+        try:
+            payload = argument(message)
+        except InvalidRequest as error:
+            letter = refused(id, DeadReason.INVALID, str(error), {}, now).letter
+            logger.warning("request %s is a dead letter: %s", id, error)
+            letter = letter.model_copy(update={"reply_to": channel})
+            end = died(letter, claim=claim, ttl_s=ttl_s, channel=channel)
+            return Routed(message, end, "dead letter: invalid")
+        settlement, words = route(
+            claim,
+            id,
+            payload,
+            catalog=self._catalog,
+            limits=self._limits,
+            reply_to=reply_to,
+            expires=expiry(headers.get("expires")),
+            redelivered=bool(headers.get("redelivered")),
+            now=now,
+        )
+        return Routed(message, settlement, words)
+
+    def _settle(self, routed: Sequence[Routed], started: float) -> None:
+        mine = [each for each in routed if ledger.holds(each.settlement.claim)]
+        if not mine:
+            return
+        claims = mine[0].message.channel.claims
+        while True:
+            try:
+                said = claims.settle([each.settlement for each in mine])
+                break
+            except redis.ResponseError as error:
+                if not passes(error):
+                    raise
+                logger.warning("Redis refuses to be written to, trying again: %s", error)
+                self._state.maybe_shutdown()
+                time.sleep(REFUSED_S)
+        done = [each for each, result in zip(mine, said, strict=True) if result != NO_ROOM]
+        full = [each for each, result in zip(mine, said, strict=True) if result == NO_ROOM]
+        ledger.settled(each.settlement.claim for each in done)
+        for each in done:
+            each.message.ack()
+        self._state.total_count[self._name] += len(done)
+        took_s = time.monotonic() - started
+        self._send_done(done, took_s)
+        lost = sum(
+            result != DONE and not isinstance(each.settlement, End)
+            for each, result in zip(mine, said, strict=True)
+        ) - len(full)
+        if lost:
+            logger.warning("%d requests were taken over by another router meanwhile", lost)
+        if done:
+            logger.info("routed %d requests in %.1f ms", len(done), 1000 * took_s)
+        if full:
+            self._wait(full)
+
+    def _wait(self, full: list[Routed]) -> None:
+        """Try again soon: their model's queue is full."""
+        if not self._full:
+            logger.warning("a queue is full (%s): the router waits", full[0].words)
+            hub = self._consumer.hub
+            if hub is None:
+                time.sleep(FULL_S)
+                self._settle(full, time.monotonic())
+                return
+            hub.call_later(FULL_S, self._again)
+        self._full += full
+
+    def _again(self) -> None:
+        full, self._full = self._full, []
+        self._settle(full, time.monotonic())
+
+    def _send_begin(self, messages: Sequence[Any]) -> None:
+        events = self._consumer.event_dispatcher
+        if events is None or not events.enabled:
+            return
+        for message in messages:
+            headers = message.headers
+            event_id = route_event_id(headers["id"])
+            events.send(
+                "task-received",
+                uuid=event_id,
+                name=self._name,
+                args=headers.get("argsrepr", ""),
+                kwargs="{}",
+                root_id=headers["id"],
+                parent_id=None,
+                retries=0,
+                eta=None,
+                expires=headers.get("expires"),
+            )
+            events.send("task-started", uuid=event_id)
+
+    def _send_done(self, done: Sequence[Routed], took_s: float) -> None:
+        events = self._consumer.event_dispatcher
+        if events is None or not events.enabled:
+            return
+        for each in done:
+            id = each.message.headers["id"]
+            if each.words == "cancelled":
+                events.send("task-revoked", uuid=id, terminated=False, signum=None, expired=False)
+            else:
+                events.send(
+                    "task-succeeded",
+                    uuid=route_event_id(id),
+                    result=each.words,
+                    runtime=took_s,
+                )

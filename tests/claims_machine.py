@@ -1,0 +1,266 @@
+"""Workers that claim and settle in any order, on a real Redis and on a model of it."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, ClassVar, Final, Literal, TypeVar
+
+import redis
+from claims_model import Held, Store, id_of, stored
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from modelyard.claims import Ack, Back, Claimed, Claims, End, Hop, New, Settlement, Want, put
+from modelyard.names import RESULT_KEY_PREFIX, WAKE_KEY_PREFIX
+
+LEASE_MS: Final = 10_000
+QUEUES: Final = ("requests", "model.small", "batch.model.small")
+MARKS: Final = ("mark 1", "mark 2", "mark 3")
+OUTCOMES: Final = ("SUCCESS", "FAILURE", "REVOKED")
+
+T = TypeVar("T")
+Fault = Literal["", "resent", "lost"]
+
+NONE: Final[Fault] = ""
+FAULTS: Final[st.SearchStrategy[Fault]] = st.sampled_from((NONE, NONE, NONE, "resent", "lost"))
+JUNK: Final = st.sampled_from([b"", b"\0", b"a\0\0|b", b"\xff\xfe not UTF-8", b'{"half": '])
+ENDS: Final[st.SearchStrategy[Literal["next", "last"]]] = st.sampled_from(("next", "last"))
+AMOUNTS: Final = st.integers(0, 4)
+
+
+class FaultyRedis(redis.Redis):
+    """A client whose next command meets a fault after Redis has done it.
+
+    resent: the reply is lost, and the client sends the command again by itself, as redis-py does
+    where it has retries. lost: the reply is lost, and the caller is told so.
+    """
+
+    fault: Fault = ""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        said = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        fault, self.fault = self.fault, ""
+        if fault == "lost":
+            raise redis.ConnectionError("the reply was lost")
+        if fault == "resent":
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        return said
+
+
+def end_of(claim: str, id: str, outcome: str = "SUCCESS", text: str = "") -> End:
+    """Return an end; a failure is a dead letter as well."""
+    failed = outcome == "FAILURE"
+    return End(
+        claim=claim,
+        key=RESULT_KEY_PREFIX + id,
+        result=f'{{"status":"{outcome}","result":"{text}"}}'.encode(),
+        ttl_s=3600,
+        id=id,
+        channel="modelyard:answers:client",
+        letter=f"letter {text}" if failed else "",
+        reason="exhausted" if failed else "",
+        died_at=12.5 if failed else 0.0,
+    )
+
+
+class Yard(RuleBasedStateMachine):
+    """Workers in all orders, over a network that loses replies, beside a model of the store."""
+
+    client: ClassVar[FaultyRedis]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        self.model = Store({queue: [] for queue in QUEUES})
+        self.now_ms = 1_700_000_000_000
+        # The first two are of one process: they share its name.
+        self.workers = [
+            Claims(self.client, lease_s=LEASE_MS / 1000, owner=owner, now_ms=lambda: self.now_ms)
+            for owner in ("one", "one", "two")
+        ]
+        self.hands: list[dict[str, Claimed]] = [{}, {}, {}]
+        """What each worker ever had: it does not know what was taken from it."""
+        self.names: set[str] = set()
+        self.ids: list[str] = []
+        self.serial = 0
+
+    # -- what the rules share
+
+    def call(self, fault: Fault, act: Callable[[], T]) -> T:
+        """Call again after an error, as `Claims` says one can."""
+        self.client.fault = fault
+        try:
+            return act()
+        except redis.ConnectionError:
+            return act()
+
+    def twice(self, fault: Fault, act: Callable[[], T]) -> T:
+        """Do to the model what a call does that Redis does once, or twice; return its reply."""
+        said = act()
+        return act() if fault else said
+
+    def message(self, id: str, junk: bytes) -> bytes:
+        self.serial += 1
+        return f"{id}|{self.serial}|".encode() + junk
+
+    def name(self, helds: list[Held], said: list[Claimed], worker: int) -> None:
+        """Hear from Redis what the new claims are called, and give them to their worker."""
+        every = stored(self.client, QUEUES).claims
+        new = {held.message: claim for claim, held in every.items() if claim not in self.names}
+        for held in helds:
+            claim = new.pop(held.message)
+            self.names.add(claim)
+            self.model.hold(claim, held, self.now_ms + LEASE_MS)
+        assert not new, "what was claimed is what should be"
+        known = {claim: (held.queue, held.message) for claim, held in self.model.claims.items()}
+        for each in said:
+            assert known[each.claim] == (each.queue, each.message)
+            self.hands[worker][each.claim] = each
+
+    def claim_of(self, data: st.DataObject, worker: int) -> Claimed | None:
+        """Draw a claim that a worker has, or had not long ago."""
+        hand = self.hands[worker]
+        live = [claim for claim in hand if claim in self.model.claims]
+        gone = [claim for claim in hand if claim not in self.model.claims]
+        names = live + gone[-3:]
+        return hand[data.draw(st.sampled_from(names), label="claim")] if names else None
+
+    def settlement(self, data: st.DataObject, worker: int) -> Settlement | None:
+        held = self.claim_of(data, worker)
+        kinds = ["end", "ack", "back", "hop"] if held else ["end"]
+        kind = data.draw(st.sampled_from(kinds), label="kind")
+        if kind == "end":
+            mine = [id_of(held.message)] if held else []
+            claim = held.claim if held and data.draw(st.booleans(), label="its own") else ""
+            ids = mine if claim else self.ids[-4:]
+            if not ids:
+                return None
+            id = data.draw(st.sampled_from(ids), label="id")
+            outcome = data.draw(st.sampled_from(OUTCOMES), label="outcome")
+            return end_of(claim, id, outcome, data.draw(st.sampled_from("ab"), label="text"))
+        assert held is not None
+        if kind == "ack":
+            return Ack(held.claim)
+        queue = data.draw(st.sampled_from(QUEUES), label="queue")
+        message = self.message(id_of(held.message), data.draw(JUNK, label="junk"))
+        if kind == "back":
+            return Back(held.claim, queue, message, data.draw(ENDS, label="end"))
+        return Hop(held.claim, queue, message, data.draw(st.integers(0, 3), label="most"))
+
+    # -- what happens
+
+    @initialize(counts=st.tuples(*[st.integers(0, 4)] * len(QUEUES)))
+    def some_are_waiting(self, counts: tuple[int, ...]) -> None:
+        for queue, count in zip(QUEUES, counts, strict=True):
+            self.submit(queue, [("", b"")] * count, 0, 0, "")
+
+    def submit(
+        self, queue: str, drawn: list[tuple[str, bytes]], most: int, most_dead: int, fault: Fault
+    ) -> None:
+        news = []
+        for mark, junk in drawn:
+            id = f"id{len(self.ids)}"
+            self.ids.append(id)
+            news.append(New(id, self.message(id, junk), mark, 3600))
+        said = self.call(
+            fault, lambda: put(self.client, queue, news, most=most, most_dead=most_dead)
+        )
+        assert said == self.twice(fault, lambda: self.model.put(queue, news, most, most_dead))
+
+    @rule(data=st.data(), queue=st.sampled_from(QUEUES), most=st.sampled_from((0, 3, 6)))
+    def put(self, data: st.DataObject, queue: str, most: int) -> None:
+        fault = data.draw(FAULTS, label="fault")
+        # Without a mark Redis can't know that it has a message already.
+        marks = st.sampled_from(MARKS if fault else ("", *MARKS))
+        drawn = data.draw(st.lists(st.tuples(marks, JUNK), min_size=1, max_size=4))
+        self.submit(
+            queue, drawn, most, data.draw(st.sampled_from((0, 2)), label="most dead"), fault
+        )
+
+    @rule(data=st.data(), worker=st.integers(0, 2), room=st.integers(0, 5))
+    def claim(self, data: st.DataObject, worker: int, room: int) -> None:
+        fault = data.draw(FAULTS, label="fault")
+        wanted = data.draw(st.permutations(QUEUES), label="queues")
+        wants = [
+            Want(queue, data.draw(AMOUNTS, label="share"), data.draw(AMOUNTS, label="most"))
+            for queue in wanted[: data.draw(st.integers(1, 3), label="how many")]
+        ]
+        ack = self.claim_of(data, worker) if data.draw(st.booleans(), label="ack") else None
+        acks = [ack.claim] if ack else []
+        said, _ = self.call(fault, lambda: self.workers[worker].claim(wants, room, acks))
+        helds: list[Held] = []
+
+        def model() -> list[Held]:
+            taken = self.model.claim(wants, room, acks)
+            helds.extend(taken)
+            return taken
+
+        heard = self.twice(fault, model)
+        assert [(each.queue, each.message) for each in said] == [
+            (held.queue, held.message) for held in heard
+        ]
+        self.name(helds, said, worker)
+
+    @rule(data=st.data(), worker=st.integers(0, 2))
+    def renew(self, data: st.DataObject, worker: int) -> None:
+        drawn = [self.claim_of(data, worker) for _ in range(data.draw(st.integers(0, 3)))]
+        claims = [each.claim for each in drawn if each]
+        fault = data.draw(FAULTS if claims else st.just(NONE), label="fault")
+        said = self.call(fault, lambda: self.workers[worker].renew(claims))
+        due_ms = self.now_ms + LEASE_MS
+        assert said == self.twice(fault, lambda: self.model.renew(claims, due_ms))
+
+    @rule(worker=st.integers(0, 2), most=st.integers(1, 4), fault=FAULTS)
+    def take_over(self, worker: int, most: int, fault: Fault) -> None:
+        said = self.call(fault, lambda: self.workers[worker].take_over(most))
+        helds: list[Held] = []
+
+        def model() -> list[Held]:
+            taken = self.model.take_over(most, self.now_ms)
+            helds.extend(taken)
+            return taken
+
+        heard = self.twice(fault, model)
+        assert [(each.queue, each.message) for each in said] == [
+            (held.queue, held.message) for held in heard
+        ]
+        self.name(helds, said, worker)
+
+    @rule(data=st.data(), worker=st.integers(0, 2), count=st.integers(1, 4))
+    def settle(self, data: st.DataObject, worker: int, count: int) -> None:
+        drawn = [self.settlement(data, worker) for _ in range(count)]
+        settlements = [each for each in drawn if each]
+        fault = data.draw(FAULTS if settlements else st.just(NONE), label="fault")
+        said = self.call(fault, lambda: self.workers[worker].settle(settlements))
+        expected = self.model.settle(settlements)
+        if fault:
+            once = deepcopy(self.model)
+            expected = self.model.settle(settlements)
+            once.counters["duplicates"] = self.model.counters["duplicates"]
+            assert self.model == once, "a call that is repeated changes nothing"
+        assert said == expected
+
+    @rule(queue=st.sampled_from(QUEUES))
+    def an_idle_worker_wakes(self, queue: str) -> None:
+        assert bool(self.client.rpop(WAKE_KEY_PREFIX + queue)) == (queue in self.model.tokens)
+        self.model.tokens.discard(queue)
+
+    @rule(passed_ms=st.sampled_from((1, LEASE_MS // 2, LEASE_MS - 1, LEASE_MS)))
+    def time_passes(self, passed_ms: int) -> None:
+        self.now_ms += passed_ms
+
+    @rule()
+    def scripts_are_flushed(self) -> None:
+        self.client.script_flush()
+
+    # -- what holds
+
+    @invariant()
+    def redis_has_what_the_model_has(self) -> None:
+        assert stored(self.client, QUEUES, self.ids, MARKS) == self.model
+
+    @invariant()
+    def nothing_is_lost_and_nothing_is_doubled(self) -> None:
+        store = stored(self.client, QUEUES)
+        places = [*(held.message for held in store.claims.values())]
+        places += [message for queue in store.queues.values() for message in queue]
+        assert sorted(map(id_of, places)) == sorted(self.model.unsettled)

@@ -1,0 +1,190 @@
+"""What `modelyard.claims` must do, in plain Python, to compare a real Redis with."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import redis
+
+from modelyard.claims import DONE, LOST, NO_ROOM, Ack, Back, End, Hop, New, Settlement, Want
+from modelyard.names import (
+    CLAIMS_KEY,
+    COUNTERS_KEY,
+    DEAD_LETTERS_BY_AGE_KEY,
+    DEAD_LETTERS_KEY,
+    LEASES_KEY,
+    RESULT_KEY_PREFIX,
+    SUBMITTED_KEY_PREFIX,
+    WAKE_KEY_PREFIX,
+)
+
+NO_ROOM_FOR_DEAD = -2
+
+
+@dataclass(slots=True)
+class Held:
+    """A message under a claim; its lease runs out at `due_ms`."""
+
+    queue: str
+    message: bytes
+    due_ms: int
+
+
+def id_of(message: bytes) -> str:
+    """Return the request of a message: what stands before the first bar."""
+    return message.partition(b"|")[0].decode()
+
+
+@dataclass(slots=True)
+class Store:
+    """All that the scripts keep. A queue's oldest message comes first."""
+
+    queues: dict[str, list[bytes]]
+    claims: dict[str, Held] = field(default_factory=dict)
+    outcomes: dict[str, bytes] = field(default_factory=dict)
+    letters: dict[str, str] = field(default_factory=dict)
+    died_at: dict[str, float] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
+    tokens: set[str] = field(default_factory=set)
+    counters: Counter[str] = field(default_factory=Counter)
+    unsettled: set[str] = field(default_factory=set, compare=False)
+    """The ids that were put and whose claim was not acknowledged or ended yet."""
+
+    def put(self, queue: str, news: Sequence[New], most: int, most_dead: int) -> list[int | str]:
+        """Put each message once, if there is room."""
+        said: list[int | str] = []
+        for new in news:
+            if new.mark and new.mark in self.marks:
+                said.append(self.marks[new.mark])
+            elif most and len(self.queues[queue]) >= most:
+                said.append(NO_ROOM)
+            elif most_dead and len(self.letters) >= most_dead:
+                said.append(NO_ROOM_FOR_DEAD)
+            else:
+                assert isinstance(new.message, bytes)
+                self.queues[queue].append(new.message)
+                self.unsettled.add(new.id)
+                self.tokens.add(queue)
+                if new.mark:
+                    self.marks[new.mark] = new.id
+                said.append(DONE)
+        return said
+
+    def claim(self, wants: Sequence[Want], room: int, acks: Iterable[str]) -> list[Held]:
+        """Take messages from their queues; `hold` gives them their names."""
+        for claim in acks:
+            self._drop(claim)
+        taken: list[Held] = []
+        for rest in (False, True):
+            for want in wants:
+                already = sum(held.queue == want.queue for held in taken)
+                bound = want.most - already if rest else min(want.share, want.most)
+                count = max(0, min(bound, room - len(taken)))
+                messages = self.queues[want.queue]
+                taken += [Held(want.queue, message, 0) for message in messages[:count]]
+                del messages[:count]
+        if taken:
+            self.tokens |= {want.queue for want in wants if self.queues[want.queue]}
+        return taken
+
+    def hold(self, claim: str, held: Held, due_ms: int) -> None:
+        """Keep a message under a claim that nobody ever had."""
+        assert claim not in self.claims
+        self.claims[claim] = Held(held.queue, held.message, due_ms)
+
+    def renew(self, claims: Iterable[str], due_ms: int) -> list[str]:
+        """Renew leases and return the claims that are gone."""
+        gone = []
+        for claim in claims:
+            if claim in self.claims:
+                self.claims[claim].due_ms = due_ms
+            else:
+                gone.append(claim)
+        return gone
+
+    def take_over(self, most: int, now_ms: int) -> list[Held]:
+        """Take messages from the claims that ran out, those first that ran out first."""
+        out = sorted((held.due_ms, claim) for claim, held in self.claims.items())
+        overdue = [claim for due_ms, claim in out if due_ms <= now_ms][:most]
+        self.counters["taken_over"] += len(overdue)
+        return [self.claims.pop(claim) for claim in overdue]
+
+    def settle(self, settlements: Iterable[Settlement]) -> list[int]:
+        """Settle claims one after the other."""
+        return [self._settle(settlement) for settlement in settlements]
+
+    def _settle(self, what: Settlement) -> int:
+        if isinstance(what, Ack):
+            self._drop(what.claim)
+            return DONE
+        if isinstance(what, End):
+            return self._end(what)
+        if what.claim not in self.claims:
+            return LOST
+        queue = self.queues[what.queue]
+        if isinstance(what, Hop) and what.most and len(queue) >= what.most:
+            return NO_ROOM
+        del self.claims[what.claim]
+        next_one = isinstance(what, Back) and what.end == "next"
+        assert isinstance(what.message, bytes)
+        queue.insert(0 if next_one else len(queue), what.message)
+        self.tokens.add(what.queue)
+        return DONE
+
+    def _end(self, end: End) -> int:
+        self._drop(end.claim)
+        assert isinstance(end.result, bytes)
+        if end.id in self.outcomes:
+            if self.outcomes[end.id] == end.result:
+                return DONE
+            self.counters["duplicates"] += 1
+            return LOST
+        self.outcomes[end.id] = end.result
+        if end.letter:
+            self.letters[end.id] = end.letter
+            self.died_at[end.id] = end.died_at
+            self.counters[f"dead_{end.reason}"] += 1
+        return DONE
+
+    def _drop(self, claim: str) -> None:
+        held = self.claims.pop(claim, None)
+        if held is not None:
+            self.unsettled.discard(id_of(held.message))
+
+
+def stored(
+    client: redis.Redis, queues: Iterable[str], ids: Iterable[str] = (), marks: Iterable[str] = ()
+) -> Store:
+    """Return what Redis has, while nobody else writes to it."""
+    queues, ids, marks = list(queues), list(ids), list(marks)
+    # No MULTI: a server that is full refuses even to read in one.
+    with client.pipeline(transaction=False) as pipe:
+        for queue in queues:
+            pipe.lrange(queue, 0, -1)
+            pipe.lrange(WAKE_KEY_PREFIX + queue, 0, -1)
+        pipe.hgetall(CLAIMS_KEY)
+        pipe.zrange(LEASES_KEY, 0, -1, withscores=True)
+        pipe.hgetall(DEAD_LETTERS_KEY)
+        pipe.zrange(DEAD_LETTERS_BY_AGE_KEY, 0, -1, withscores=True)
+        pipe.hgetall(COUNTERS_KEY)
+        pipe.mget(["", *(RESULT_KEY_PREFIX + id for id in ids)])
+        pipe.mget(["", *(SUBMITTED_KEY_PREFIX + mark for mark in marks)])
+        *lists, claims, leases, letters, died_at, counters, results, firsts = pipe.execute()
+    due_ms = {claim.decode(): int(due) for claim, due in leases}
+    kept = {claim.decode(): held.split(b"\0", 1) for claim, held in claims.items()}
+    assert due_ms.keys() == kept.keys(), "a claim without a lease, or a lease without a claim"
+    tokens = dict(zip(queues, lists[1::2], strict=True))
+    assert all(len(token) <= 1 for token in tokens.values()), "more than one token"
+    return Store(
+        queues={q: found[::-1] for q, found in zip(queues, lists[::2], strict=True)},
+        claims={
+            claim: Held(queue.decode(), message, due_ms[claim])
+            for claim, (queue, message) in kept.items()
+        },
+        outcomes={id: found for id, found in zip(ids, results[1:], strict=True) if found},
+        letters={id.decode(): letter.decode() for id, letter in letters.items()},
+        died_at={id.decode(): moment for id, moment in died_at},
+        marks={mark: id.decode() for mark, id in zip(marks, firsts[1:], strict=True) if id},
+        tokens={queue for queue, token in tokens.items() if token},
+        counters=Counter({name.decode(): int(count) for name, count in counters.items()}),
+    )

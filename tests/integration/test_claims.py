@@ -1,0 +1,536 @@
+"""Claims on a real Redis: a message is in one place, and the first outcome of a request stands."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+import pytest
+import redis
+from claims_machine import LEASE_MS, FaultyRedis, Yard, end_of
+from claims_model import NO_ROOM_FOR_DEAD, Held, id_of, stored
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+
+from modelyard.claims import (
+    AT_ONCE,
+    DONE,
+    LOST,
+    NO_ROOM,
+    Ack,
+    Back,
+    Claimed,
+    Claims,
+    Hop,
+    New,
+    Settlement,
+    Want,
+    put,
+    settle,
+)
+from modelyard.embedded_redis import EmbeddedRedis, unused_port
+from modelyard.names import (
+    CANCELLED_KEY,
+    COUNTERS_KEY,
+    RESULT_KEY_PREFIX,
+    SUBMITTED_KEY_PREFIX,
+    WAKE_KEY_PREFIX,
+)
+from modelyard.redis_binary import RedisBinary, usable_binaries
+
+QUEUE: Final = "requests"
+NEXT: Final = "model.small"
+IDS: Final = ("a", "b", "c", "d")
+
+
+@pytest.fixture(scope="module", params=list(usable_binaries()), ids=str)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedRedis]:
+    """A Redis of each version that is on this machine."""
+    binary: RedisBinary = request.param
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), find=lambda _data: binary) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: EmbeddedRedis) -> Iterator[FaultyRedis]:
+    """A connection to a Redis that is empty."""
+    with FaultyRedis.from_url(server.url) as client:
+        client.config_set("appendonly", "no")  # it is flushed for each example
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def worker(client: FaultyRedis) -> Claims:
+    """A worker whose clock stands still at 0."""
+    return Claims(client, lease_s=LEASE_MS / 1000, now_ms=lambda: 0)
+
+
+@pytest.fixture
+def rescuer(client: FaultyRedis) -> Claims:
+    """Another one, who lives when the first one's leases have just run out."""
+    return Claims(client, lease_s=LEASE_MS / 1000, now_ms=lambda: LEASE_MS)
+
+
+def in_queue(client: redis.Redis, queue: str = QUEUE) -> list[bytes]:
+    """Return what is in a queue, the oldest first."""
+    return stored(client, [queue]).queues[queue]
+
+
+def put_all(client: redis.Redis, *messages: bytes, queue: str = QUEUE) -> None:
+    said = put(client, queue, [New(id_of(message), message) for message in messages])
+    assert said == [DONE] * len(messages)
+
+
+def claim_from(worker: Claims, *queues: str, room: int = AT_ONCE) -> list[Claimed]:
+    return worker.claim([Want(queue, room, room) for queue in queues or [QUEUE]], room)[0]
+
+
+def test_workers_in_any_order_do_to_a_store_what_they_do_to_its_model(client: FaultyRedis) -> None:
+    class YardHere(Yard):
+        pass
+
+    YardHere.client = client
+    run_state_machine_as_test(
+        YardHere,
+        settings=settings(
+            max_examples=200,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+# -- putting
+
+
+def test_a_mark_is_remembered_as_long_as_it_was_asked_for(client: FaultyRedis) -> None:
+    assert put(client, QUEUE, [New("a", b"a", "key", 60), New("b", b"b", "key", 60)]) == [DONE, "a"]
+    assert put(client, NEXT, [New("c", b"c", "key", 3600)]) == ["a"]
+    assert 0 < client.ttl(SUBMITTED_KEY_PREFIX + "key") <= 60
+    assert in_queue(client) == [b"a"]
+    assert in_queue(client, NEXT) == []
+
+    client.delete(SUBMITTED_KEY_PREFIX + "key")
+    assert put(client, QUEUE, [New("d", b"d", "key", 60)]) == [DONE]
+
+
+def test_a_queue_that_is_full_takes_no_more_but_knows_its_marks(client: FaultyRedis) -> None:
+    put(client, QUEUE, [New("a", b"a", "key")])
+    again = [New("b", b"b"), New("c", b"c"), New("d", b"d", "key")]
+    assert put(client, QUEUE, again, most=2) == [DONE, NO_ROOM, "a"]
+    assert in_queue(client) == [b"a", b"b"]
+
+
+def test_a_full_store_of_dead_letters_stops_what_is_new(
+    client: FaultyRedis, worker: Claims
+) -> None:
+    worker.settle([end_of("", "dead", "FAILURE")])
+    put(client, QUEUE, [New("a", b"a", "key")], most_dead=2)
+    said = put(client, QUEUE, [New("b", b"b", "key"), New("c", b"c")], most_dead=1)
+    assert said == ["a", NO_ROOM_FOR_DEAD]
+    assert in_queue(client) == [b"a"]
+
+
+# -- claiming
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"\0", b"\0\0model.small\0", bytes(range(256)), b"\xff\xfe\xc3(", b'{"half": ', b"\r\n"],
+)
+def test_any_bytes_travel_unchanged(
+    client: FaultyRedis, worker: Claims, rescuer: Claims, message: bytes
+) -> None:
+    put(client, QUEUE, [New("a", message)])
+    (claimed,) = claim_from(worker)
+    assert (claimed.queue, claimed.message) == (QUEUE, message)
+    (taken,) = rescuer.take_over()
+    assert (taken.queue, taken.message) == (QUEUE, message)
+    settle(client, [Hop(taken.claim, NEXT, message)])
+    (hopped,) = claim_from(worker, NEXT)
+    settle(client, [Back(hopped.claim, NEXT, hopped.message)])
+    assert in_queue(client, NEXT) == [message]
+
+
+def test_a_thousand_are_claimed_at_once_renewed_and_moved_on(
+    client: FaultyRedis, worker: Claims
+) -> None:
+    messages = [f"{number}".encode() for number in range(AT_ONCE + 1)]
+    put_all(client, *messages)
+    claimed = claim_from(worker, room=5 * AT_ONCE)
+    assert [each.message for each in claimed] == messages[:AT_ONCE]
+    claimed += claim_from(worker)
+    claims = [each.claim for each in claimed]
+    assert len(set(claims)) == AT_ONCE + 1
+    assert worker.renew([*claims, "gone"]) == ["gone"]
+    hops = [Hop(each.claim, NEXT, each.message) for each in claimed]
+    assert worker.settle(hops) == [DONE] * len(hops)
+    assert in_queue(client, NEXT) == messages
+    assert stored(client, [QUEUE, NEXT]).claims == {}
+
+
+def test_a_thousand_are_taken_over_at_once(
+    client: FaultyRedis, worker: Claims, rescuer: Claims
+) -> None:
+    put_all(client, *(f"{number}".encode() for number in range(AT_ONCE)))
+    lost = claim_from(worker)
+    taken = rescuer.take_over(2 * AT_ONCE)
+    assert {each.message for each in taken} == {each.message for each in lost}
+    assert worker.renew(each.claim for each in lost) == [each.claim for each in lost]
+
+
+def test_each_queue_gets_its_share_and_the_first_gets_what_is_left(
+    client: FaultyRedis, worker: Claims
+) -> None:
+    put_all(client, *(b"a%d" % number for number in range(9)), queue="a")
+    put_all(client, *(b"b%d" % number for number in range(9)), queue="b")
+    put_all(client, b"c0", queue="c")
+    wants = [Want("a", 1, 4), Want("b", 2, 9), Want("c", 3, 9)]
+    claimed, _ = worker.claim(wants, 9)
+    # The third has less than its share, and the first may have no more than four.
+    taken = {queue: [each.message for each in claimed if each.queue == queue] for queue in "abc"}
+    assert taken == {
+        "a": [b"a0", b"a1", b"a2", b"a3"],
+        "b": [b"b0", b"b1", b"b2", b"b3"],
+        "c": [b"c0"],
+    }
+
+
+def test_what_is_done_is_acknowledged_on_the_way_to_the_next(
+    client: FaultyRedis, worker: Claims
+) -> None:
+    put_all(client, b"a", b"b", b"c")
+    done = [each.claim for each in claim_from(worker, room=2)]
+    client.zadd(CANCELLED_KEY, {"x": 1.0, "y": 2.0})
+    claimed, cancelled = worker.claim([Want(QUEUE, 1, 1)], 1, done)
+    assert cancelled == 2
+    assert list(stored(client, [QUEUE]).claims) == [each.claim for each in claimed]
+    assert worker.claim([], 0, [claimed[0].claim]) == ([], 2)
+    assert stored(client, [QUEUE]).claims == {}
+
+
+def test_two_of_one_process_never_give_one_name_twice(client: FaultyRedis) -> None:
+    """A worker connects again and counts from 1 again, while what it had still runs."""
+    put_all(client, b"a", b"b")
+    (first,), (second,) = (
+        claim_from(Claims(client, owner="one", now_ms=lambda: 0), room=1) for _ in range(2)
+    )
+    taken = Claims(client, owner="one", now_ms=lambda: 10_000).take_over()
+    names = {first.claim, second.claim, *(each.claim for each in taken)}
+    assert len(names) == 4
+    assert {held.message for held in stored(client, [QUEUE]).claims.values()} == {b"a", b"b"}
+
+
+def test_a_claim_that_the_client_sends_twice_loses_nothing(
+    client: FaultyRedis, worker: Claims, rescuer: Claims
+) -> None:
+    put_all(client, b"a", b"b")
+    client.fault = "resent"
+    (heard,) = claim_from(worker, room=1)
+    assert heard.message == b"b"
+    worker.settle([Ack(heard.claim)])
+    (unheard,) = rescuer.take_over()
+    assert unheard.message == b"a"
+
+
+def test_a_take_over_that_the_client_sends_twice_loses_nothing(
+    client: FaultyRedis, worker: Claims, rescuer: Claims
+) -> None:
+    put_all(client, b"a", b"b")
+    claim_from(worker)
+    client.fault = "resent"
+    (heard,) = rescuer.take_over(1)
+    assert heard.message == b"b"
+    held = stored(client, [QUEUE]).claims
+    assert sorted(each.message for each in held.values()) == [b"a", b"b"]
+
+
+def test_the_clock_of_the_server_is_the_clock_of_the_leases(client: FaultyRedis) -> None:
+    worker = Claims(client, lease_s=3600)
+    put_all(client, b"a")
+    (claimed,) = claim_from(worker)
+    seconds, _ = client.time()
+    due_ms = stored(client, [QUEUE]).claims[claimed.claim].due_ms
+    assert abs(due_ms - 1000 * (seconds + 3600)) <= 60_000
+    assert worker.renew([claimed.claim]) == []
+    assert worker.take_over() == []
+
+
+# -- settling
+
+
+def test_a_lease_ends_at_its_moment_and_its_former_owner_can_do_nothing(
+    client: FaultyRedis, worker: Claims, rescuer: Claims
+) -> None:
+    put_all(client, b"a")
+    (former,) = claim_from(worker)
+    early = Claims(client, now_ms=lambda: LEASE_MS - 1)
+    assert early.take_over() == []
+    (taken,) = rescuer.take_over()
+    assert worker.renew([former.claim]) == [former.claim]
+    settlements: list[Settlement] = [
+        Hop(former.claim, NEXT, b"a"),
+        Back(former.claim, QUEUE, b"a"),
+        Ack(former.claim),
+    ]
+    assert worker.settle(settlements) == [LOST, LOST, DONE]
+    assert stored(client, [QUEUE, NEXT]).claims == {taken.claim: Held(QUEUE, b"a", 2 * LEASE_MS)}
+    assert client.hget(COUNTERS_KEY, "taken_over") == b"1"
+
+
+def test_the_first_end_of_an_id_stands_whoever_has_the_claim(
+    client: FaultyRedis, worker: Claims, rescuer: Claims
+) -> None:
+    put_all(client, b"a")
+    (former,) = claim_from(worker)
+    (taken,) = rescuer.take_over()
+    # The answer was paid for, so it counts though the claim is lost.
+    assert worker.settle([end_of(former.claim, "a", text="first")]) == [DONE]
+    assert worker.settle([end_of(former.claim, "a", text="first")]) == [DONE]
+    assert rescuer.settle([end_of(taken.claim, "a", "FAILURE", "second")]) == [LOST]
+    after = stored(client, [QUEUE], ["a"])
+    assert after.claims == {}
+    assert after.letters == {}
+    assert after.outcomes == {"a": end_of("", "a", text="first").result}
+    assert after.counters == {"taken_over": 1, "duplicates": 1}
+    assert 0 < client.ttl(RESULT_KEY_PREFIX + "a") <= 3600
+
+
+@pytest.mark.parametrize("status", ["STARTED", "RETRY", "PENDING"])
+def test_what_is_no_outcome_does_not_stand_in_the_way_of_one(
+    client: FaultyRedis, status: str
+) -> None:
+    client.set(RESULT_KEY_PREFIX + "a", f'{{"status":"{status}","result":null}}')
+    assert settle(client, [end_of("", "a")]) == [DONE]
+    assert client.get(RESULT_KEY_PREFIX + "a") == end_of("", "a").result
+
+
+def test_a_result_that_is_too_deep_to_be_read_is_an_outcome(client: FaultyRedis) -> None:
+    deep = '{"status":"SUCCESS","result":' + "[" * 2000 + "]" * 2000 + "}"
+    client.set(RESULT_KEY_PREFIX + "a", deep)
+    assert settle(client, [end_of("", "a")]) == [LOST]
+    assert client.get(RESULT_KEY_PREFIX + "a") == deep.encode()
+
+
+def test_whoever_waits_hears_of_each_outcome_once(client: FaultyRedis) -> None:
+    with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
+        heard.subscribe("modelyard:answers:client", RESULT_KEY_PREFIX + "a")
+        for _ in range(2):
+            heard.get_message(timeout=5)
+        ends = [end_of("", id) for id in ("a", "b", "c")]
+        client.fault = "resent"
+        settle(client, [*ends, end_of("", "b", "REVOKED")])
+        client.publish("modelyard:answers:client", "last")
+        told = list(iter(lambda: next_message(heard), b"last"))
+    assert told == [ends[0].result, b"a\nb\nc"]
+
+
+def next_message(heard: redis.client.PubSub) -> bytes:
+    message = heard.get_message(timeout=5)
+    assert message is not None, "nothing was published"
+    data: bytes = message["data"]
+    return data
+
+
+def test_a_hop_to_a_full_queue_leaves_the_claim(client: FaultyRedis, worker: Claims) -> None:
+    put_all(client, b"a", b"b")
+    first, second = claim_from(worker)
+    hops = [Hop(first.claim, NEXT, b"a", most=1), Hop(second.claim, NEXT, b"b", most=1)]
+    assert worker.settle(hops) == [DONE, NO_ROOM]
+    assert in_queue(client, NEXT) == [b"a"]
+    assert worker.renew([second.claim]) == []
+    claim_from(worker, NEXT)
+    assert worker.settle(hops) == [LOST, DONE]
+
+
+def test_nothing_to_settle_asks_nothing_of_redis() -> None:
+    with redis.Redis(port=unused_port()) as nobody:
+        assert settle(nobody, []) == []
+        assert Claims(nobody).renew([]) == []
+
+
+# -- waking up
+
+
+def test_there_is_one_token_at_most_for_whoever_sleeps(client: FaultyRedis, worker: Claims) -> None:
+    for message in (b"a", b"b", b"c"):
+        put_all(client, message)
+    wake = WAKE_KEY_PREFIX + QUEUE
+    assert client.llen(wake) == 1
+    client.delete(wake)
+    (claimed,) = claim_from(worker, room=1)
+    assert client.llen(wake) == 1, "two are left"
+    client.delete(wake)
+    claim_from(worker, room=2)
+    assert client.llen(wake) == 0, "none is left"
+    claim_from(worker)
+    assert client.llen(wake) == 0, "nothing was taken"
+    worker.settle([Back(claimed.claim, QUEUE, b"a")])
+    assert client.llen(wake) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeper:
+    """A worker that waits for a token of its queues and then claims once, with little room."""
+
+    queues: tuple[str, ...]
+    room: int
+
+
+SLEEPERS: Final = st.builds(
+    Sleeper, st.sampled_from([("a",), ("b",), ("a", "b"), ("b", "a")]), st.integers(1, 2)
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    puts=st.lists(st.sampled_from("ab"), max_size=6),
+    sleepers=st.lists(SLEEPERS, min_size=1, max_size=3),
+    random=st.randoms(),
+)
+def test_no_message_is_left_while_a_worker_sleeps_that_wants_it(
+    client: FaultyRedis, puts: list[str], sleepers: list[Sleeper], random: Random
+) -> None:
+    client.flushall()
+    worker = Claims(client)
+    coming = list(puts)
+    awake: list[Sleeper] = []
+    while True:
+        tokens = [queue for queue in "ab" if client.exists(WAKE_KEY_PREFIX + queue)]
+        woken = [(each, queue) for each in sleepers for queue in tokens if queue in each.queues]
+        moves = ["put"] * bool(coming) + ["wake"] * bool(woken) + ["claim"] * bool(awake)
+        if not moves:
+            break
+        match random.choice(moves):
+            case "put":
+                put_all(client, b"x", queue=coming.pop())
+            case "wake":
+                sleeper, queue = random.choice(woken)
+                client.delete(WAKE_KEY_PREFIX + queue)
+                awake.append(sleeper)
+            case _:
+                sleeper = awake.pop(random.randrange(len(awake)))
+                claim_from(worker, *sleeper.queues, room=sleeper.room)
+    wanted = {queue for sleeper in sleepers for queue in sleeper.queues}
+    assert {queue: in_queue(client, queue) for queue in wanted} == {queue: [] for queue in wanted}
+
+
+# -- a server that forgets, is full, or takes no writes
+
+
+def test_a_server_that_forgot_the_scripts_is_sent_them_again(client: FaultyRedis) -> None:
+    moments = iter([0, 0, LEASE_MS])
+    worker = Claims(client, lease_s=LEASE_MS / 1000, now_ms=lambda: next(moments))
+    client.script_flush()
+    put_all(client, b"a")
+    client.script_flush()
+    (claimed,) = claim_from(worker)
+    client.script_flush()
+    assert worker.renew([claimed.claim]) == []
+    client.script_flush()
+    (taken,) = worker.take_over()
+    client.script_flush()
+    assert worker.settle([Ack(taken.claim)]) == [DONE]
+
+
+@contextmanager
+def full(client: redis.Redis) -> Iterator[None]:
+    """Redis has more than it may have, and evicts nothing."""
+    client.set("filler", b"x" * 2_000_000)
+    client.config_set("maxmemory", "1mb")
+    try:
+        yield
+    finally:
+        client.config_set("maxmemory", "0")
+
+
+@contextmanager
+def replica(client: redis.Redis) -> Iterator[None]:
+    """Redis is the replica of a server that is away."""
+    client.execute_command("REPLICAOF", "127.0.0.1", unused_port())
+    try:
+        yield
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@contextmanager
+def alone(client: redis.Redis) -> Iterator[None]:
+    """Redis must have a replica to take writes, and has none."""
+    client.config_set("min-replicas-to-write", "1")
+    try:
+        yield
+    finally:
+        client.config_set("min-replicas-to-write", "0")
+
+
+def test_a_full_server_takes_nothing_new_and_work_in_hand_comes_to_its_end(
+    client: FaultyRedis, worker: Claims, rescuer: Claims
+) -> None:
+    put(client, QUEUE, [New("a", b"a", "key a"), *(New(id, id.encode()) for id in "bcd")])
+    first, second = claim_from(worker, room=2)
+    with full(client):
+        before = stored(client, [QUEUE, NEXT], IDS, ["key a", "key e"])
+        with pytest.raises(redis.ResponseError, match="maxmemory"):
+            put(client, QUEUE, [New("a", b"a", "key a"), New("e", b"e", "key e"), New("f", b"f")])
+        assert stored(client, [QUEUE, NEXT], IDS, ["key a", "key e"]) == before
+        assert put(client, QUEUE, [New("a", b"a", "key a")]) == ["a"], "this needs no memory"
+        assert worker.renew([first.claim, second.claim]) == []
+        (third,) = claim_from(worker, room=1)
+        settlements: list[Settlement] = [
+            Hop(first.claim, NEXT, b"a"),
+            end_of(second.claim, "b", "FAILURE"),
+            Back(third.claim, QUEUE, b"c"),
+        ]
+        assert worker.settle(settlements) == [DONE, DONE, DONE]
+        claim_from(worker, room=1)
+        (taken,) = rescuer.take_over()
+        assert taken.message == b"c"
+    assert put(client, QUEUE, [New("e", b"e", "key e")]) == [DONE]
+    after = stored(client, [QUEUE, NEXT], IDS)
+    assert after.queues == {QUEUE: [b"d", b"e"], NEXT: [b"a"]}
+    assert [held.message for held in after.claims.values()] == [b"c"]
+    assert list(after.outcomes) == list(after.letters) == ["b"]
+
+
+@pytest.mark.parametrize("refusing", [replica, alone])
+def test_a_server_that_takes_no_writes_refuses_each_call_as_a_whole(
+    client: FaultyRedis,
+    worker: Claims,
+    rescuer: Claims,
+    refusing: Callable[[redis.Redis], Any],
+) -> None:
+    put_all(client, b"a", b"b", b"c")
+    first, second = claim_from(worker, room=2)
+    ends: list[Settlement] = [
+        Hop(first.claim, NEXT, b"a"),
+        end_of(second.claim, "b", "FAILURE"),
+    ]
+    calls: dict[str, Callable[[], Any]] = {
+        "put": lambda: put(client, QUEUE, [New("d", b"d", "key d"), New("e", b"e")]),
+        "claim": lambda: worker.claim([Want(QUEUE, 1, 1)], 1, [first.claim]),
+        "claim nothing": lambda: worker.claim([Want(NEXT, 1, 1)], 1),
+        "renew": lambda: worker.renew([first.claim, "gone"]),
+        "take over": rescuer.take_over,
+        "settle": lambda: worker.settle(ends),
+        "back": lambda: worker.settle([Back(first.claim, QUEUE, b"a")]),
+        "end": lambda: worker.settle(ends[1:]),
+        "ack": lambda: worker.settle([Ack(first.claim)]),
+    }
+    before = stored(client, [QUEUE, NEXT], IDS, ["key d"])
+    with refusing(client):
+        for name, call in calls.items():
+            with pytest.raises(redis.ResponseError):
+                call()
+            assert stored(client, [QUEUE, NEXT], IDS, ["key d"]) == before, name
+    assert worker.settle(ends) == [DONE, DONE]
+    assert [each.message for each in claim_from(worker, QUEUE, NEXT)] == [b"c", b"a"]
+    assert list(stored(client, [], IDS).outcomes) == ["b"]

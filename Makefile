@@ -20,7 +20,7 @@ UV := uv>=0.9,<1
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help demo test check bench lock clean other-python
+.PHONY: help demo test check bench chaos lock clean other-python
 .DELETE_ON_ERROR:
 
 help: ## Say what there is
@@ -43,6 +43,9 @@ check: .venv/.installed ## Check format, style, types and the layers
 bench: .venv/.installed ## Measure speed, beside a plain Celery app
 	$(BIN)/python -m benchmarks
 
+chaos: .venv/.installed ## Run every storm over real processes, beside a plain Celery app
+	cd tests && ../$(BIN)/python -m chaos --write ../docs/reliability.md
+
 # UPGRADE=--upgrade takes the newest versions; without it only what pyproject.toml asks for changes.
 lock: .venv/.requirements ## Pin the requirements again, from pyproject.toml
 	$(BIN)/python -m pip install --quiet '$(UV)'
@@ -52,7 +55,7 @@ lock: .venv/.requirements ## Pin the requirements again, from pyproject.toml
 	  --constraint requirements/run.txt --constraint requirements/build.txt pyproject.toml
 
 clean: ## Remove .venv and all that was built
-	rm -rf .venv .demo build dist *.egg-info .hypothesis \
+	rm -rf .venv .venv-* .demo build dist *.egg-info .hypothesis \
 	  .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,18 +1,33 @@
-"""Run the benchmarks and write their results: `python -m benchmarks [WHAT] [--requests N]`.
+"""Run the benchmarks and write their results: `python -m benchmarks [WHAT] [--quick]`.
 
 `http`: CPU time of a model call by HTTP client. `pipeline`: overhead and throughput beside a plain
-Celery app. `stages`: where the CPU time of a request goes. `rouge`: quality of the extractive
-summaries (left out, with a line that says so, where its data is missing).
+Celery app. `litellm`: the same beside LiteLLM's proxy, which is installed into `.venv-litellm` when
+it is first asked for (left out, with a line that says so, where that fails). `backlog`: the cost of
+a request by how many are queued. `endurance`: many requests, each called once, in flat memory.
+`stages`: where the CPU time of a request goes. `rouge`: quality of the extractive summaries (left
+out where its data is missing). `--quick` is for trying them out: its figures say little.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import http_client, pipeline, results, rouge, stages
+from benchmarks import (
+    backlog,
+    comparison,
+    endurance,
+    gateway,
+    http_client,
+    pipeline,
+    results,
+    rouge,
+    stages,
+)
+from benchmarks.environment import NoEnvironment
 
 Measured = tuple[dict[str, Any], str]
 
@@ -23,15 +38,64 @@ def http(_: argparse.Namespace) -> Measured:
     return measured, http_client.table(measured)
 
 
-def whole_pipeline(options: argparse.Namespace) -> Measured:
+def amount(options: argparse.Namespace) -> comparison.Amount:
+    """How much of a comparison was asked for."""
+    whole = comparison.Amount()
+    if options.quick:
+        whole = comparison.Amount(requests=500, rounds=1, singles=20, paced_s=2.0, warm_up=100)
+    return replace(
+        whole,
+        requests=options.requests or whole.requests,
+        rounds=options.rounds or whole.rounds,
+        # A run of a few requests is a trial: so is what goes before them.
+        warm_up=min(whole.warm_up, options.requests or whole.warm_up),
+    )
+
+
+def beside_celery(options: argparse.Namespace) -> Measured:
     """Overhead and throughput beside a plain Celery app."""
-    measured = pipeline.run(options.requests, rounds=options.rounds)
+    measured = pipeline.run(amount(options))
     return measured, pipeline.table(measured)
+
+
+def beside_litellm(options: argparse.Namespace) -> Measured | None:
+    """Overhead and throughput beside LiteLLM's proxy; None without it."""
+    try:
+        measured = gateway.run(amount(options), install=not options.no_install)
+    except NoEnvironment as error:
+        print(f"litellm: left out, LiteLLM is not installed: {error}", file=sys.stderr)
+        return None
+    return measured, gateway.table(measured)
+
+
+def with_a_backlog(options: argparse.Namespace) -> Measured:
+    """The cost of a request by how many are queued."""
+    whole = backlog.Amount()
+    if options.quick:
+        whole = backlog.Amount(depths=(500, 2_000), window=1_500, warm_up=500, rounds=1)
+    measured = backlog.run(
+        replace(
+            whole,
+            depths=options.depths or whole.depths,
+            window=options.requests or whole.window,
+            rounds=options.rounds or whole.rounds,
+        )
+    )
+    return measured, backlog.table(measured)
+
+
+def for_long(options: argparse.Namespace) -> Measured:
+    """Many requests, each called once, in flat memory."""
+    requests = options.requests or (2_000 if options.quick else endurance.Amount().requests)
+    warm = max(1, requests // 10)
+    whole = endurance.Amount(requests, warm, min(endurance.Amount().chunk, warm))
+    measured = endurance.run(whole)
+    return measured, endurance.table(measured)
 
 
 def where_the_time_goes(options: argparse.Namespace) -> Measured:
     """CPU time by stage."""
-    measured = stages.run(options.requests)
+    measured = stages.run(options.requests or (200 if options.quick else stages.REQUESTS))
     return measured, stages.table(measured)
 
 
@@ -49,7 +113,10 @@ def summaries(_: argparse.Namespace) -> Measured | None:
 
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], Measured | None]] = {
     "http": http,
-    "pipeline": whole_pipeline,
+    "pipeline": beside_celery,
+    "litellm": beside_litellm,
+    "backlog": with_a_backlog,
+    "endurance": for_long,
     "stages": where_the_time_goes,
     "rouge": summaries,
 }
@@ -60,8 +127,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("what", nargs="?", default="all", choices=[*BENCHMARKS, "all"])
-    parser.add_argument("--requests", type=int, default=pipeline.REQUESTS, help="at once")
-    parser.add_argument("--rounds", type=int, default=pipeline.ROUNDS, help="of the pipeline")
+    parser.add_argument("--quick", action="store_true", help="little of everything, as a trial")
+    parser.add_argument("--requests", type=int, help="how many are measured (default: by WHAT)")
+    parser.add_argument("--rounds", type=int, help="how often (default: by WHAT)")
+    parser.add_argument("--depths", type=int, nargs="+", help="of the backlog")
+    parser.add_argument("--no-install", action="store_true", help="install no peer")
     parser.add_argument("-o", "--output", type=Path, default=results.FOLDER, help="a folder")
     options = parser.parse_args(arguments)
     for what in BENCHMARKS if options.what == "all" else [options.what]:

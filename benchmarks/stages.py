@@ -25,17 +25,23 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pipeline import OURS, REQUESTS, System, at_once, running
+from benchmarks.load import at_once
 from benchmarks.results import markdown_table, stamp
+from benchmarks.system import System, running
+from benchmarks.yard import OURS
+
+REQUESTS = 2_000
 
 Probes = tuple[tuple[str, str], ...]
 """Pairs of a stage and a function's place, `module:name` or `module:Class.name`."""
 
 BROKER: Probes = (
-    ("take a message (BRPOP's answer, envelope)", "kombu.transport.redis:Channel._brpop_read"),
-    ("ask for the next message (BRPOP)", "kombu.transport.redis:Channel._brpop_start"),
-    ("claim it (write to unacked)", "kombu.transport.redis:QoS.append"),
-    ("acknowledge", "kombu.transport.redis:QoS.ack"),
+    ("claim messages (one script for many)", "modelyard.transport:Channel._claim"),
+    ("read the envelopes", "modelyard.transport:Channel._deliver_all"),
+    ("acknowledge", "modelyard.transport:Channel.settle_acks"),
+    ("acknowledge", "modelyard.transport:Channel.basic_ack"),
+    ("wake up, look for messages", "modelyard.transport:Channel._brpop_read"),
+    ("wake up, look for messages", "modelyard.transport:Channel._brpop_start"),
     ("events", "celery.events.dispatcher:EventDispatcher.send"),
     ("events", "celery.events.dispatcher:EventDispatcher.flush"),
     ("log lines", "logging:Logger._log"),
@@ -43,32 +49,33 @@ BROKER: Probes = (
 PROBES: Mapping[str, Probes] = {
     "client": (
         ("check the request", "modelyard.client:prepare"),
-        ("encode the message", "modelyard.client:task_message"),
-        ("publish", "modelyard.client:Client._publish"),
+        ("encode the message", "modelyard.submission:envelope"),
+        ("publish", "modelyard.outbox:Outbox.put"),
         ("hear that it is answered", "modelyard.waiter:Waiter._heard"),
         ("fetch the answer", "modelyard.waiter:Waiter._read"),
-        ("decode the answer", "modelyard.waiter:read_outcome"),
+        ("decode the answer", "modelyard.expected:read_outcome"),
     ),
     "router": (
         *BROKER,
-        ("read the request", "router_worker.task:argument"),
-        ("decide", "router_worker.task:forward"),
-        ("encode the call", "router_worker.task:RouteTask.send_on"),
-        ("publish the call", "router_worker.task:publish"),
+        ("read the request", "router_worker.batch:argument"),
+        ("read the request", "modelyard.messages:Request.decode"),
+        ("decide", "router_worker.forward:decide"),
+        ("encode the call", "router_worker.batch:envelope"),
+        ("move the calls on (one script for all)", "modelyard.claims:Claims.settle"),
+        ("route, the rest", "router_worker.batch:Batch.flush"),
     ),
     "pool": (
         *BROKER,
         ("Celery's request object", "celery.worker.strategy:default"),
         ("hand over to the loop", "model_workers.pool:AsyncioPool.on_apply"),
         ("callbacks after the task", "model_workers.pool:AsyncioPool._tell"),
-        ("read the call", "model_workers.pool:loads"),
         ("read the call", "model_workers.task:Call.decode"),
         ("run the task", "model_workers.pool:AsyncioPool._execute"),
         ("advance, make the answer", "model_workers.task:advance"),
         ("advance, make the answer", "model_workers.task:to_answer"),
+        ("advance, make the answer", "model_workers.task:answered"),
         ("call over HTTP", "model_workers.providers.openai:OpenAI.complete"),
-        ("Celery's tracer", "model_workers.pool:AsyncioPool._finish"),
-        ("write the result", "modelyard.backend:Backend._store_result"),
+        ("commit the outcomes (one script for all)", "model_workers.committer:Committer._commit"),
     ),
 }
 FACTORIES = {"celery.worker.strategy:default"}
@@ -77,7 +84,7 @@ COROUTINES = {
     "model_workers.pool:AsyncioPool._execute",
     "model_workers.providers.openai:OpenAI.complete",
 }
-CLASS_METHODS = {"model_workers.task:Call.decode"}
+CLASS_METHODS = {"model_workers.task:Call.decode", "modelyard.messages:Request.decode"}
 
 
 class Counts:
@@ -127,7 +134,12 @@ class Counts:
 
 def kind(name: str) -> str:
     """Return what a thread of this name is called in the table."""
-    known = {"MainThread": "main", "asyncio-pool": "loop", "modelyard-waiter": "waiter"}
+    known = {
+        "MainThread": "main",
+        "asyncio-pool": "loop",
+        "modelyard-waiter": "waiter",
+        "committer": "committer",
+    }
     return "finishers" if name.startswith("finisher") else known.get(name, "other threads")
 
 
@@ -190,10 +202,7 @@ def put_probes(part: str, counts: Counts) -> Callable[[], None]:
     """Put the part's probes into this process; call what is returned to take them out."""
     undo: list[tuple[Any, str, Any]] = []
     for stage, place in PROBES[part]:
-        module, _, path = place.partition(":")
-        *owners, name = path.split(".")
-        owner: Any = functools.reduce(getattr, owners, importlib.import_module(module))
-        original = getattr(owner, name)
+        owner, name, original = find(stage, place)
         undo.append((owner, name, vars(owner).get(name, original)))
         if place in COROUTINES:
             probe: Any = timed_coroutine(original, counts, stage)
@@ -210,6 +219,22 @@ def put_probes(part: str, counts: Counts) -> Callable[[], None]:
             setattr(owner, name, original)
 
     return take_out
+
+
+def find(stage: str, place: str) -> tuple[Any, str, Callable[..., Any]]:
+    """Return what holds a stage's function, its name there and itself.
+
+    Raises `LookupError` if it is no longer there.
+    """
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    try:
+        owner: Any = functools.reduce(getattr, owners, importlib.import_module(module))
+        return owner, name, getattr(owner, name)
+    except (ImportError, AttributeError) as error:
+        raise LookupError(
+            f"{place} is not there any more: say in PROBES where {stage!r} is ({error})"
+        ) from error
 
 
 def _timed_product(
@@ -251,6 +276,9 @@ def probed(system: System, folder: Path) -> System:
 
 def run(requests: int = REQUESTS) -> dict[str, Any]:
     """Measure the stages once, all requests at once; return plain JSON values."""
+    for probes in PROBES.values():
+        for stage, place in probes:
+            find(stage, place)
     with running(OURS) as plain:
         without = at_once(plain, requests)
     counts = Counts()
@@ -315,7 +343,7 @@ def table(result: Mapping[str, Any]) -> str:
         for part, thread, stage, spent in listed
         if spent >= 1
     ]
-    plain, seen = (result[key]["cpu_s_per_1000"] for key in ("without_probes", "with_probes"))
+    plain, seen = (result[key]["cpu_ms"] for key in ("without_probes", "with_probes"))
     ours = ("client", "router", "pool")
     intro = (
         f"CPU microseconds per request, {result['requests']:,} requests at once. Client, router "

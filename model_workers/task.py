@@ -35,7 +35,7 @@ from modelyard.errors import (
     ProviderError,
     RequestFailed,
 )
-from modelyard.holdings import ledger
+from modelyard.holdings import confirm, fresh, ledger
 from modelyard.messages import (
     Attempt,
     Call,
@@ -122,6 +122,8 @@ class CallTask(SettlingTask):
                 return self.leave(origin, call, move, attempts)
             if move.wait_s:
                 await asyncio.sleep(move.wait_s)
+            if not await still_ours(origin.claim):
+                return Settled(Ack(origin.claim), error=Ignore("another worker has it"))
             first_call = first_call or time.time()
             attempt, completion = await self.attempt(origin.id, call, model)
             attempts = (*attempts, attempt)
@@ -262,6 +264,19 @@ class CallTask(SettlingTask):
 
     async def aclose(self) -> None:
         await self.lines.aclose()
+
+
+async def still_ours(claim: str) -> bool:
+    """Return whether a call may be paid for: nobody took the message over while this one slept.
+
+    A message without a claim came from no broker, and is nobody else's. While Redis is away a
+    worker that slept waits: it can't know.
+    """
+    if not claim:
+        return True
+    if not fresh():
+        await persist(confirm)
+    return ledger.holds(claim)
 
 
 async def persist(act: Callable[..., T], *args: Any) -> T:

@@ -45,9 +45,10 @@ def make_app(
     if is_sentinel(url):
         with_sentinels(app.conf, parse(url), ours=conf.get("broker_transport", True))
     app.conf.update(conf)
-    # As a string: only a worker imports it.
+    # As strings: only a worker imports them.
     # https://docs.celeryq.dev/en/stable/userguide/extending.html#installing-bootsteps
     app.steps["worker"].add("modelyard.heartbeat:Heartbeat")
+    app.steps["consumer"].add("modelyard.events:BatchedEvents")
     return app
 
 
@@ -130,7 +131,7 @@ def celery_conf(url: str, settings: Settings) -> Mapping[str, Any]:
         # Keep trying for ever: a yard whose Redis restarts at night must not need a person.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-connection-max-retries
         "broker_connection_max_retries": None,
-        # A Redis that refuses a command (a replica, a full disk) is tried again, as if it were away.
+        # A Redis that refuses a command (a replica, a full disk) is tried again, as one away.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-channel-error-retry
         "broker_channel_error_retry": True,
         # The calls in flight go on while the broker is away; their answers are stored afterwards.

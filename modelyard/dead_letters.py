@@ -224,7 +224,7 @@ class DeadLetters:
     def _some(self, ids: Sequence[str]) -> Iterator[Entry]:
         """Yield the letters of these ids."""
         for some in batched(dict.fromkeys(ids), PAGE // 10):
-            with self._client.pipeline(transaction=True) as pipeline:
+            with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.hmget(DEAD_LETTERS_KEY, some)
                 pipeline.zmscore(DEAD_LETTERS_BY_AGE_KEY, some)
                 letters, scores = pipeline.execute()
@@ -236,7 +236,7 @@ class DeadLetters:
         self, which: Filter, *, newest_first: bool = False, head_bytes: int = 0
     ) -> Iterator[tuple[str, float, bytes]]:
         """Yield id, when it died and the begin of each letter of the filter's time, by age."""
-        with self._client.pipeline(transaction=True) as pipeline:
+        with self._client.pipeline(transaction=False) as pipeline:
             pipeline.hlen(DEAD_LETTERS_KEY)
             pipeline.zcard(DEAD_LETTERS_BY_AGE_KEY)
             letters, indexed = pipeline.execute()

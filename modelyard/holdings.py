@@ -49,6 +49,24 @@ def keep_leases(address: str, make_pool: Callable[[], Any], lease_s: float) -> N
     _leases[key].start()
 
 
+def fresh() -> bool:
+    """Return whether what the ledger says is true: the leases were renewed within a lease."""
+    pid = os.getpid()
+    return all(leases.fresh for (of, _), leases in _leases.items() if of == pid)
+
+
+def confirm() -> None:
+    """Renew the leases now, so that the ledger knows what is still ours.
+
+    For who may have slept for longer than a lease: before a call is made that is paid for. Raises
+    `redis.RedisError` while Redis is away.
+    """
+    pid = os.getpid()
+    for (of, _), leases in tuple(_leases.items()):
+        if of == pid:
+            leases.renew()
+
+
 def settle_at_exit() -> None:
     """Acknowledge what a process that ends still owes; what it holds beyond that is taken over."""
     for leases in _leases.values():

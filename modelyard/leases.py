@@ -51,6 +51,7 @@ class Leases:
         self._last = clock()
         self._server = ""
         self._away = False
+        self._renewing = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
@@ -84,30 +85,42 @@ class Leases:
                     logger.warning("leases are renewed again")
                 self._away = False
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the leases were renewed within a lease: nobody else can have the claims."""
+        return self._clock() - self._last < self._lease_s
+
     def round(self) -> None:
         """Renew, acknowledge what is owed, and take over what nobody renewed.
 
         Raises `redis.RedisError`.
         """
-        gone = self._claims.renew(self._ledger.to_renew(self._claims.owner))
-        server = self._claims.server()
-        now = self._clock()
-        if server != self._server or now - self._last > 2 * self._every_s:
-            self._judges_from = now + self._lease_s
-        self._server, self._last = server, now
-        if gone:
+        self.renew()
+        self.settle_acks()
+        if self._last >= self._judges_from:
+            self.take_over()
+
+    def renew(self) -> None:
+        """Renew all claims, and let go of those that are gone. May be called from any thread.
+
+        Raises `redis.RedisError`.
+        """
+        with self._renewing:
+            gone = self._claims.renew(self._ledger.to_renew(self._claims.owner))
+            server = self._claims.server()
+            now = self._clock()
+            if server != self._server or now - self._last > 2 * self._every_s:
+                self._judges_from = now + self._lease_s
+            self._server, self._last = server, now
             lost = [claim for claim in gone if self._ledger.holds(claim)]
             self._ledger.settled(gone)
-            if lost:
-                logger.warning(
-                    "%d messages were taken over by another worker: this one was not heard of "
-                    "for more than %.1f s",
-                    len(lost),
-                    self._lease_s,
-                )
-        self.settle_acks()
-        if now >= self._judges_from:
-            self.take_over()
+        if lost:
+            logger.warning(
+                "%d messages were taken over by another worker: this one was not heard of "
+                "for more than %.1f s",
+                len(lost),
+                self._lease_s,
+            )
 
     def settle_acks(self) -> None:
         """Acknowledge what is owed. Raises `redis.RedisError`."""
@@ -122,9 +135,8 @@ class Leases:
         """Put the messages of the dead back on their queues. Raises `redis.RedisError`."""
         while taken := self._claims.take_over(AT_ONCE):
             logger.warning("%d messages of a lost worker are put back", len(taken))
-            self._claims.settle(
-                [Back(each.claim, each.queue, redelivered(each.message)) for each in taken]
-            )
+            backs = [Back(each.claim, each.queue, redelivered(each.message)) for each in taken]
+            self._claims.settle(backs[::-1])  # the oldest last: it is the next to be taken
             if len(taken) < AT_ONCE:
                 return
 

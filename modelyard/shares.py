@@ -34,10 +34,10 @@ class Shares:
         """Note what the queues gave of what was wanted of them."""
         for want in wants:
             self._passes[want.queue] += counts.get(want.queue, 0) * self._stride(want.queue)
-        full = [want.queue for want in wants if counts.get(want.queue, 0) >= max(1, want.share)]
-        if full:
-            level = min(self._passes[queue] for queue in full)
-            for want in wants:
+        gave = [want.queue for want in wants if counts.get(want.queue, 0) >= max(1, want.share)]
+        level = min((self._passes[queue] for queue in gave), default=0.0)
+        for want in wants:
+            if counts.get(want.queue, 0) < want.share:
                 self._passes[want.queue] = max(self._passes[want.queue], level)
 
     def _stride(self, queue: str) -> float:

@@ -23,7 +23,7 @@ supported, as in kombu.
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from queue import Empty
 from typing import Any, ClassVar, Final
 
@@ -69,7 +69,7 @@ ACK_DELAY_S: Final = 0.01
 """How long an ack waits for others."""
 
 CLAIM_PAUSE_S: Final = 0.002
-"""How long a worker with little room waits for more before it claims again."""
+"""How long a worker with little room waits for more of it before it claims again."""
 
 MAX_DELIVERIES: Final = 5
 """A message that is delivered for this time, and never came to an end, is a dead letter."""
@@ -102,6 +102,7 @@ class QoS(kombu_redis.QoS):
         virtual.QoS.ack(self, delivery_tag)
         if ledger.ack(delivery_tag):
             self.channel.ack_soon()
+        self.channel.look_soon()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         message = self._delivered.get(delivery_tag)
@@ -135,6 +136,7 @@ class Channel(kombu_redis.Channel):
     Transport options: `lease_s`; `poll_s`, after which a worker that waits looks at its queues;
     `queue_limits`, of how many messages of a queue (its batch lane included) a process may have at
     a time; `batch_share`, what batch lanes get of the room while interactive ones have work too.
+    `after_delivery` is called, and emptied, when all that was claimed at a time was delivered.
     """
 
     QoS = QoS
@@ -155,8 +157,8 @@ class Channel(kombu_redis.Channel):
         self._shares = Shares({})
         self._unacknowledged: set[str] = set()
         self._left = True
-        self._claimed_at = 0.0
-        self._pause: Any = None
+        self._soon: Any = None
+        self.after_delivery: list[Callable[[], object]] = []
         self._ack_timer: Any = None
         self.cancelled = 0
 
@@ -293,7 +295,7 @@ class Channel(kombu_redis.Channel):
             left = left or len(claimed) >= room
             self._deliver_all(claimed)
         self._left = left
-        self._claimed_at = consumed_at = time.monotonic()
+        consumed_at = time.monotonic()
         return found
 
     def _claim(self, queues: list[str], room: int) -> list[Claimed]:
@@ -348,6 +350,9 @@ class Channel(kombu_redis.Channel):
                 self._bury(each, error)
         if ledger.owes:
             self.ack_soon()
+        waiting, self.after_delivery = self.after_delivery, []
+        for act in waiting:
+            act()
 
     def _cancelled(self, ids: list[Any]) -> set[str]:
         """Return which of these were cancelled, and forget them: they have their outcome."""
@@ -372,20 +377,29 @@ class Channel(kombu_redis.Channel):
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Claim what is known to be there, or wait for a token."""
         if self._left:
-            if self._pause is not None:
-                return
-            few = self.qos.room < self.qos.prefetch_count // 4
-            hub = get_event_loop()
-            if few and hub and time.monotonic() - self._claimed_at < CLAIM_PAUSE_S:
-                self._pause = hub.call_later(CLAIM_PAUSE_S, self._pause_is_over)
+            if self._soon is not None and self.qos.room < self.qos.prefetch_count // 4:
                 return
             self.look()
-            if self._left:
-                return
-        keys = [WAKE_KEY_PREFIX + queue for queue in self.active_queues]
+            if self._left and not self.qos.can_consume():
+                return  # an ack makes room, and has the hub look again
         self._in_poll: Any = self.client.connection
         self._brpop_sent_at: Any = time.monotonic()
+        if self._left:
+            # The hub must turn, for remote control and timers, and then look again.
+            self.client.connection.send_command("PING")
+            return
+        keys = [WAKE_KEY_PREFIX + queue for queue in self.active_queues]
         self.client.connection.send_command("BRPOP", *keys, self.poll_s)
+
+    def look_soon(self) -> None:
+        """There is room again: look a moment later, when there may be more of it."""
+        hub = get_event_loop()
+        if self._left and self._soon is None and hub is not None:
+            self._soon = hub.call_later(CLAIM_PAUSE_S, self._look_is_due)
+
+    def _look_is_due(self) -> None:
+        """Let the hub, which turns after this, look for messages."""
+        self._soon = None
 
     @property
     def may_look(self) -> bool:
@@ -393,10 +407,6 @@ class Channel(kombu_redis.Channel):
         return bool(
             self.active_queues and self._left and not self._in_poll and self.qos.can_consume()
         )
-
-    def _pause_is_over(self) -> None:
-        """Let the hub, which turns after this, look for messages again."""
-        self._pause = None
 
     def _brpop_read(self, **options: Any) -> bool:
         try:

@@ -1,7 +1,7 @@
 """Routing the messages of one connection, a batch at a time.
 
-The worker's consumer hands over what it claimed, message by message, and turns its hub; then all
-of it is decided, and one script moves every request to its model's queue and acknowledges it here.
+The worker's consumer hands over what it claimed, message by message; then all of it is decided, and
+one script moves every request to its model's queue and acknowledges it here.
 """
 
 import logging
@@ -112,13 +112,10 @@ class Batch:
         self._state = consumer.controller.state
 
     def take(self, message: Any) -> None:
-        """Take one message; it is routed when the hub has turned."""
+        """Take one message; it is routed with all that was claimed together with it."""
         self._messages.append(message)
         if len(self._messages) == 1:
-            if self._consumer.hub is None:
-                self.flush()
-            else:
-                self._consumer.hub.call_soon(self.flush)
+            message.channel.after_delivery.append(self.flush)
 
     def flush(self) -> None:
         """Route what is there, waiting while Redis refuses to be written to.

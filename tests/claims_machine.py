@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Literal, TypeVar
 import redis
 from claims_model import Held, Store, id_of, stored
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from modelyard.claims import Ack, Back, Claimed, Claims, End, Hop, New, Settlement, Want, put
 from modelyard.names import RESULT_KEY_PREFIX, WAKE_KEY_PREFIX
@@ -24,7 +24,8 @@ NONE: Final[Fault] = ""
 FAULTS: Final[st.SearchStrategy[Fault]] = st.sampled_from((NONE, NONE, NONE, "resent", "lost"))
 JUNK: Final = st.sampled_from([b"", b"\0", b"a\0\0|b", b"\xff\xfe not UTF-8", b'{"half": '])
 ENDS: Final[st.SearchStrategy[Literal["next", "last"]]] = st.sampled_from(("next", "last"))
-AMOUNTS: Final = st.integers(0, 4)
+AMOUNTS: Final = st.sampled_from((4, 2, 1, 0))
+KINDS: Final = st.sampled_from(("hop", "back", "end", "ack", "end without a claim"))
 
 
 class FaultyRedis(redis.Redis):
@@ -102,42 +103,46 @@ class Yard(RuleBasedStateMachine):
         self.serial += 1
         return f"{id}|{self.serial}|".encode() + junk
 
-    def name(self, helds: list[Held], said: list[Claimed], worker: int) -> None:
-        """Hear from Redis what the new claims are called, and give them to their worker."""
+    def hear(
+        self, worker: int, said: list[Claimed], fault: Fault, act: Callable[[], list[Held]]
+    ) -> None:
+        """Compare what a worker was given, and learn from Redis what the claims are called."""
+        taken = [act()]
+        if fault:
+            taken.append(act())  # and nobody knows of the first
+        assert [(each.queue, each.message) for each in said] == [
+            (held.queue, held.message) for held in taken[-1]
+        ]
         every = stored(self.client, QUEUES).claims
         new = {held.message: claim for claim, held in every.items() if claim not in self.names}
-        for held in helds:
+        for held in (held for helds in taken for held in helds):
             claim = new.pop(held.message)
             self.names.add(claim)
             self.model.hold(claim, held, self.now_ms + LEASE_MS)
-        assert not new, "what was claimed is what should be"
-        known = {claim: (held.queue, held.message) for claim, held in self.model.claims.items()}
+        assert not new, "nothing else was claimed"
         for each in said:
-            assert known[each.claim] == (each.queue, each.message)
+            assert self.model.claims[each.claim].message == each.message
             self.hands[worker][each.claim] = each
 
-    def claim_of(self, data: st.DataObject, worker: int) -> Claimed | None:
+    def claim_of(self, data: st.DataObject, worker: int) -> Claimed:
         """Draw a claim that a worker has, or had not long ago."""
         hand = self.hands[worker]
         live = [claim for claim in hand if claim in self.model.claims]
         gone = [claim for claim in hand if claim not in self.model.claims]
-        names = live + gone[-3:]
-        return hand[data.draw(st.sampled_from(names), label="claim")] if names else None
+        return hand[data.draw(st.sampled_from(live * 3 + gone[-3:]), label="claim")]
 
-    def settlement(self, data: st.DataObject, worker: int) -> Settlement | None:
+    def busy(self, data: st.DataObject) -> int:
+        """Draw a worker that has, or had, something in hand."""
+        return data.draw(st.sampled_from([at for at in range(3) if self.hands[at]]), label="who")
+
+    def settlement(self, data: st.DataObject, worker: int) -> Settlement:
         held = self.claim_of(data, worker)
-        kinds = ["end", "ack", "back", "hop"] if held else ["end"]
-        kind = data.draw(st.sampled_from(kinds), label="kind")
-        if kind == "end":
-            mine = [id_of(held.message)] if held else []
-            claim = held.claim if held and data.draw(st.booleans(), label="its own") else ""
-            ids = mine if claim else self.ids[-4:]
-            if not ids:
-                return None
-            id = data.draw(st.sampled_from(ids), label="id")
-            outcome = data.draw(st.sampled_from(OUTCOMES), label="outcome")
-            return end_of(claim, id, outcome, data.draw(st.sampled_from("ab"), label="text"))
-        assert held is not None
+        kind = data.draw(KINDS, label="kind")
+        if kind.startswith("end"):
+            claim = held.claim if kind == "end" else ""
+            ids = [id_of(held.message)] if claim else self.ids[-4:]
+            outcome, text = data.draw(st.sampled_from(OUTCOMES)), data.draw(st.sampled_from("ab"))
+            return end_of(claim, data.draw(st.sampled_from(ids), label="id"), outcome, text)
         if kind == "ack":
             return Ack(held.claim)
         queue = data.draw(st.sampled_from(QUEUES), label="queue")
@@ -148,10 +153,14 @@ class Yard(RuleBasedStateMachine):
 
     # -- what happens
 
-    @initialize(counts=st.tuples(*[st.integers(0, 4)] * len(QUEUES)))
-    def some_are_waiting(self, counts: tuple[int, ...]) -> None:
+    @initialize(
+        counts=st.tuples(*[st.integers(1, 5)] * 3), rooms=st.tuples(*[st.integers(0, 4)] * 3)
+    )
+    def it_is_a_busy_hour(self, counts: tuple[int, ...], rooms: tuple[int, ...]) -> None:
         for queue, count in zip(QUEUES, counts, strict=True):
             self.submit(queue, [("", b"")] * count, 0, 0, "")
+        for worker, room in enumerate(rooms):
+            self.take(worker, [Want(queue, 1, room) for queue in QUEUES], room, [], "")
 
     def submit(
         self, queue: str, drawn: list[tuple[str, bytes]], most: int, most_dead: int, fault: Fault
@@ -176,35 +185,32 @@ class Yard(RuleBasedStateMachine):
             queue, drawn, most, data.draw(st.sampled_from((0, 2)), label="most dead"), fault
         )
 
-    @rule(data=st.data(), worker=st.integers(0, 2), room=st.integers(0, 5))
-    def claim(self, data: st.DataObject, worker: int, room: int) -> None:
-        fault = data.draw(FAULTS, label="fault")
+    @rule(data=st.data(), worker=st.integers(0, 2), room=st.integers(0, 6), fault=FAULTS)
+    def claim(self, data: st.DataObject, worker: int, room: int, fault: Fault) -> None:
         wanted = data.draw(st.permutations(QUEUES), label="queues")
         wants = [
             Want(queue, data.draw(AMOUNTS, label="share"), data.draw(AMOUNTS, label="most"))
             for queue in wanted[: data.draw(st.integers(1, 3), label="how many")]
         ]
-        ack = self.claim_of(data, worker) if data.draw(st.booleans(), label="ack") else None
-        acks = [ack.claim] if ack else []
+        one = data.draw(st.sampled_from((0, 1)), label="acks") and bool(self.hands[worker])
+        acks = [self.claim_of(data, worker).claim] if one else []
+        self.take(worker, wants, room, acks, fault)
+
+    @rule(worker=st.integers(0, 2), queue=st.sampled_from(QUEUES), fault=FAULTS)
+    def claim_all(self, worker: int, queue: str, fault: Fault) -> None:
+        self.take(worker, [Want(queue, 20, 20)], 20, [], fault)
+
+    def take(
+        self, worker: int, wants: list[Want], room: int, acks: list[str], fault: Fault
+    ) -> None:
         said, _ = self.call(fault, lambda: self.workers[worker].claim(wants, room, acks))
-        helds: list[Held] = []
+        self.hear(worker, said, fault, lambda: self.model.claim(wants, room, acks))
 
-        def model() -> list[Held]:
-            taken = self.model.claim(wants, room, acks)
-            helds.extend(taken)
-            return taken
-
-        heard = self.twice(fault, model)
-        assert [(each.queue, each.message) for each in said] == [
-            (held.queue, held.message) for held in heard
-        ]
-        self.name(helds, said, worker)
-
-    @rule(data=st.data(), worker=st.integers(0, 2))
-    def renew(self, data: st.DataObject, worker: int) -> None:
-        drawn = [self.claim_of(data, worker) for _ in range(data.draw(st.integers(0, 3)))]
-        claims = [each.claim for each in drawn if each]
-        fault = data.draw(FAULTS if claims else st.just(NONE), label="fault")
+    @precondition(lambda self: any(self.hands))
+    @rule(data=st.data(), count=st.integers(1, 3), fault=FAULTS)
+    def renew(self, data: st.DataObject, count: int, fault: Fault) -> None:
+        worker = self.busy(data)
+        claims = [self.claim_of(data, worker).claim for _ in range(count)]
         said = self.call(fault, lambda: self.workers[worker].renew(claims))
         due_ms = self.now_ms + LEASE_MS
         assert said == self.twice(fault, lambda: self.model.renew(claims, due_ms))
@@ -212,24 +218,13 @@ class Yard(RuleBasedStateMachine):
     @rule(worker=st.integers(0, 2), most=st.integers(1, 4), fault=FAULTS)
     def take_over(self, worker: int, most: int, fault: Fault) -> None:
         said = self.call(fault, lambda: self.workers[worker].take_over(most))
-        helds: list[Held] = []
+        self.hear(worker, said, fault, lambda: self.model.take_over(most, self.now_ms))
 
-        def model() -> list[Held]:
-            taken = self.model.take_over(most, self.now_ms)
-            helds.extend(taken)
-            return taken
-
-        heard = self.twice(fault, model)
-        assert [(each.queue, each.message) for each in said] == [
-            (held.queue, held.message) for held in heard
-        ]
-        self.name(helds, said, worker)
-
-    @rule(data=st.data(), worker=st.integers(0, 2), count=st.integers(1, 4))
-    def settle(self, data: st.DataObject, worker: int, count: int) -> None:
-        drawn = [self.settlement(data, worker) for _ in range(count)]
-        settlements = [each for each in drawn if each]
-        fault = data.draw(FAULTS if settlements else st.just(NONE), label="fault")
+    @precondition(lambda self: any(self.hands))
+    @rule(data=st.data(), count=st.integers(1, 4), fault=FAULTS)
+    def settle(self, data: st.DataObject, count: int, fault: Fault) -> None:
+        worker = self.busy(data)
+        settlements = [self.settlement(data, worker) for _ in range(count)]
         said = self.call(fault, lambda: self.workers[worker].settle(settlements))
         expected = self.model.settle(settlements)
         if fault:

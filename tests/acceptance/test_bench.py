@@ -110,7 +110,7 @@ def test_the_stages_of_a_request_are_found_in_all_three_processes(tmp_path: Path
     for part, probes in stages.PROBES.items():
         seen = {stage for threads in spent[part].values() for stage in threads}
         assert seen >= {stage for stage, _ in probes}, f"a probe of the {part} never ran"
-    assert "| pool, finishers: write the result |" in page
+    assert "| pool, committer: commit the outcomes (one script for all) |" in page
 
 
 def test_a_probe_counts_while_it_is_in_and_leaves_no_trace(

@@ -98,7 +98,7 @@ def test_workers_in_any_order_do_to_a_store_what_they_do_to_its_model(client: Fa
     run_state_machine_as_test(
         YardHere,
         settings=settings(
-            max_examples=200,
+            max_examples=120,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

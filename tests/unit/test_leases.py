@@ -47,7 +47,7 @@ class Worker:
         self.now = 1000.0
         self.claims: Any = FakeClaims()
         self.leases = Leases(
-            cast(Any, self.claims), Ledger(), LEASE_S, clock=lambda: self.now, draw=lambda: 1.0
+            cast("Any", self.claims), Ledger(), LEASE_S, clock=lambda: self.now, draw=lambda: 1.0
         )
 
     def rounds(self, number: int) -> int:

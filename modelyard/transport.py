@@ -157,6 +157,7 @@ class Channel(kombu_redis.Channel):
         self._shares = Shares({})
         self._unacknowledged: set[str] = set()
         self._left = True
+        self._blocked: set[str] = set()
         self._soon: Any = None
         self.after_delivery: list[Callable[[], object]] = []
         self._ack_timer: Any = None
@@ -266,7 +267,7 @@ class Channel(kombu_redis.Channel):
         """Return which queues share how much room."""
         room = self.qos.room
         if not self.queue_limits:
-            return [(list(self.active_queues), room)]
+            return [(list(self.active_queues), room)] if self.active_queues else []
         groups: dict[str, list[str]] = {}
         for queue in self.active_queues:
             groups.setdefault(in_lane(queue, batch=False), []).append(queue)
@@ -285,9 +286,13 @@ class Channel(kombu_redis.Channel):
         global consumed_at  # noqa: PLW0603 - the health of the process, not of this channel
         found = False
         left = False
+        self._blocked = set()
         for queues, room in self._groups():
-            if not queues or room <= 0 or self.qos.room <= 0:
-                left = left or bool(queues)
+            if self.qos.room <= 0:
+                left = True
+                break
+            if room <= 0:
+                self._blocked.update(queues)
                 continue
             room = min(room, self.qos.room, AT_ONCE)  # noqa: PLW2901
             claimed = self._claim(queues, room)
@@ -382,18 +387,24 @@ class Channel(kombu_redis.Channel):
             self.look()
             if self._left and not self.qos.can_consume():
                 return  # an ack makes room, and has the hub look again
+        keys = [
+            WAKE_KEY_PREFIX + queue for queue in self.active_queues if queue not in self._blocked
+        ]
+        if not keys and not self._left:
+            return
         self._in_poll: Any = self.client.connection
         self._brpop_sent_at: Any = time.monotonic()
         if self._left:
             # The hub must turn, for remote control and timers, and then look again.
             self.client.connection.send_command("PING")
             return
-        keys = [WAKE_KEY_PREFIX + queue for queue in self.active_queues]
         self.client.connection.send_command("BRPOP", *keys, self.poll_s)
 
     def look_soon(self) -> None:
         """There is room again: look a moment later, when there may be more of it."""
         hub = get_event_loop()
+        if self._blocked:
+            self._left = True  # one of them may be open again
         if self._left and self._soon is None and hub is not None:
             self._soon = hub.call_later(CLAIM_PAUSE_S, self._look_is_due)
 

@@ -10,7 +10,6 @@ from celery import Task
 from modelyard.app import make_app
 
 app = make_app("health_app", worker_pool="threads", worker_concurrency=1)
-app.steps["worker"].add("modelyard.heartbeat:Heartbeat")
 
 Handler = Callable[[Any, Any, Any, Any, Any], None]
 

@@ -116,6 +116,23 @@ def starts_and_ends(command: str, desk: Desk) -> None:
     assert process.returncode == 0, "".join(lines)
 
 
+def storm_exists(command: str, desk: Desk) -> None:
+    """It takes a minute, and other tests run storms: its options and the storm's name are read."""
+    words = shlex.split(command, comments=True)
+    module = subprocess.run(
+        [sys.executable, *words[1:3], "--help"],
+        cwd=ROOT / "tests",
+        env=desk.env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = re.sub(r"\s+", " ", module.stdout)
+    for option in words[3:]:
+        assert not option.startswith("--") or option in said
+    assert re.search(rf"[{{,]{words[words.index('--storm') + 1]}[,}}]", said)
+
+
 def services_exist(command: str, desk: Desk) -> None:
     """No Docker here, and test_compose.py runs the services: the names in it are read."""
     services = yaml.safe_load((desk.folder / "docker-compose.yml").read_text())["services"]
@@ -149,6 +166,7 @@ Check = Callable[[str, Desk], None]
 SPECIAL: Sequence[tuple[str, Check]] = (
     (r"make \w+", target_exists),
     (r"modelyard up\b", options_are_right),
+    (r"python -m chaos\b", storm_exists),
     (r"modelyard dead show\b", options_are_right),
     (r"modelyard worker (router|model)\b", starts_and_ends),
     (r"celery -A (router_worker|model_workers) worker\b", starts_and_ends),

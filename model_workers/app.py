@@ -32,7 +32,6 @@ app = make_app(
     modelyard_shutdown_grace_s=settings.shutdown_grace_s,
 )
 CallTask.catalog = catalog
-CallTask.queue_limit = settings.queue_limit
 CallTask.result_ttl_s = settings.result_ttl_s
 # One line a request is enough, and `CallTask` writes it: these say that a message came, and how
 # long Celery's tracer took.

@@ -10,19 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import redis
-
-from modelyard.claims import NO_ROOM, Settlement
+from modelyard.claims import Settlement
 from modelyard.redis_errors import passes
 
 logger = logging.getLogger("modelyard.calls")
 
 FIRST_WAIT_S = 0.05
 LAST_WAIT_S = 2.0
-FULL_S = 0.25
-"""How long a hop into a full queue waits before it tries again."""
-
 AT_ONCE = 200
+
+NEVER = -2
+"""Stands for what can't be settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,6 @@ class Committer:
         self._settle = settle
         self._lock = threading.Condition()
         self._pending: list[Pending] = []
-        self._full: list[Pending] = []
         self._busy = False
         self._closing = False
         self._give_up = threading.Event()
@@ -68,36 +65,25 @@ class Committer:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
             self._give_up.set()
-            self._thread.join(timeout_s + FULL_S)
+            self._thread.join(timeout_s + LAST_WAIT_S)
 
     def _run(self) -> None:
         while True:
             with self._lock:
-                while not self._pending and not self._closing and not self._full:
+                while not self._pending and not self._closing:
                     self._busy = False
                     self._lock.wait()
-                if self._full and not self._pending and not self._closing:
-                    self._busy = False
-                    self._lock.wait(FULL_S)
                 self._busy = True
-                some = [*self._full, *self._pending][:AT_ONCE]
-                rest = [*self._full, *self._pending][AT_ONCE:]
-                self._full, self._pending = [], rest
-                if not some and self._closing:
+                some, self._pending = self._pending[:AT_ONCE], self._pending[AT_ONCE:]
+                if not some:
                     return
             self._commit(some)
 
     def _commit(self, some: Sequence[Pending]) -> None:
         said = self._settled([pending.settlement for pending in some])
         for at, pending in enumerate(some):
-            result = said[at] if said is not None else None
-            if result == NO_ROOM:
-                if self._closing:
-                    self._tell(pending, None)  # its claim stands, and its lease runs out
-                else:
-                    self._full.append(pending)
-            else:
-                self._tell(pending, result)
+            result = said[at] if said is not None else NEVER
+            self._tell(pending, None if result == NEVER else result)
 
     def _tell(self, pending: Pending, result: int | None) -> None:
         try:
@@ -106,6 +92,13 @@ class Committer:
             # It is settled, whoever can't hear it; and the others wait behind it.
             logger.exception("%s: what follows its end failed", pending.settlement.claim)
 
+    def _one_by_one(self, settlements: Sequence[Settlement]) -> list[int] | None:
+        """Settle each alone, as one of them can't be: it must not hold up the others."""
+        if len(settlements) > 1:
+            return [result for each in settlements for result in (self._settled([each]) or [NEVER])]
+        logger.exception("%s: its outcome can't be stored", settlements[0].claim)
+        return None
+
     def _settled(self, settlements: Sequence[Settlement]) -> list[int] | None:
         """Return what Redis said, or None after giving up."""
         wait_s = FIRST_WAIT_S
@@ -113,11 +106,10 @@ class Committer:
         while True:
             try:
                 said = self._settle(settlements)
-            except (redis.RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - logged, or tried again
+                # This thread must not end: nothing would be stored any more, and nobody told.
                 if not passes(error):
-                    # A bug of ours, or of Redis: one message's must not hold up the others'.
-                    logger.exception("%d outcomes can't be stored", len(settlements))
-                    return None
+                    return self._one_by_one(settlements)
                 if lost_at is None:
                     lost_at = time.monotonic()
                     logger.warning("outcomes wait for Redis: %s", error)

@@ -16,8 +16,9 @@ from celery import Task
 from celery.app.task import Context
 from celery.exceptions import Ignore
 
-from modelyard.claims import Settlement, settle
+from modelyard.claims import Settlement
 from modelyard.holdings import ledger
+from modelyard.settling import settle_surely
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,11 @@ class Outcome:
 class Settled:
     """How a message ends: what is written, and what events, logs and Flower are told.
 
-    `error` is None after a success, `Ignore` if the request goes on elsewhere, and else what the
-    producer gets.
+    `settlement` is None if there is nothing to write. `error` is None after a success, `Ignore` if
+    the request goes on elsewhere, and else what the producer gets.
     """
 
-    settlement: Settlement
+    settlement: Settlement | None
     seen: str = ""
     error: Exception | None = None
 
@@ -112,6 +113,7 @@ class SettlingTask(CoroutineTask):
             settled = asyncio.run(self._alone(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - it becomes the outcome
             settled = self.failed(self.request, error)
-        settle(self.app.backend.client, [settled.settlement])
-        ledger.settled([settled.settlement.claim])
+        if settled.settlement is not None:
+            settle_surely(self.app.backend.client, settled.settlement)
+            ledger.settled([settled.settlement.claim])
         raise settled.error or Ignore(settled.seen)

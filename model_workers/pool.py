@@ -316,12 +316,15 @@ class AsyncioPool(BasePool):
             self._pump()
 
     def _commit(self, job: Job, end: Settled) -> None:
-        self._committer.add(Pending(end.settlement, partial(self._committed, job, end)))
+        if end.settlement is None:
+            self._committed(job, end, DONE)
+        else:
+            self._committer.add(Pending(end.settlement, partial(self._committed, job, end)))
 
     def _committed(self, job: Job, end: Settled, result: int | None) -> None:
         """Let go of what is settled, and tell Celery; called in the committer's thread."""
         # What could not be settled is not held any longer: its lease runs out, and it comes again.
-        ledger.settled([end.settlement.claim])
+        ledger.settled([job.delivery_tag])
         error = end.error
         if result is None:
             error = Ignore("its outcome could not be stored")
@@ -392,7 +395,7 @@ class AsyncioPool(BasePool):
     async def _end(self, finish_s: float) -> None:
         """Abandon what runs; let what has an outcome store it, but not for longer than that."""
         self._waiting.clear()
-        running = [job for job in self._jobs.values() if not job.finishing]
+        running = [job for job in tuple(self._jobs.values()) if not job.finishing]
         if running:
             logger.warning("handing back %d calls", len(running))
         for job in running:
@@ -411,7 +414,8 @@ class AsyncioPool(BasePool):
 
     async def _unstored(self, timeout_s: float) -> list[Job]:
         """Wait for the finishers to store outcomes, and return the jobs whose are not stored."""
-        storing = [job for job in self._jobs.values() if job.task is not None and job.finishing]
+        every = tuple(self._jobs.values())  # the committer takes some out meanwhile
+        storing = [job for job in every if job.task is not None and job.finishing]
         tasks = [job.task for job in storing if job.task and not job.task.done()]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)

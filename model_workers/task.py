@@ -26,7 +26,7 @@ from model_workers.coroutine_task import Settled, SettlingTask
 from model_workers.lines import Lines
 from model_workers.providers.base import Completion
 from modelyard.catalog import Catalog, Model, Retry
-from modelyard.claims import Ack, Hop, settle
+from modelyard.claims import Ack, Hop
 from modelyard.endings import answered, as_error, died, reply_channel
 from modelyard.errors import (
     FailureKind,
@@ -35,7 +35,7 @@ from modelyard.errors import (
     ProviderError,
     RequestFailed,
 )
-from modelyard.holdings import confirm, fresh, ledger
+from modelyard.holdings import confirm, fresh, ledger, made_here
 from modelyard.messages import (
     Attempt,
     Call,
@@ -50,6 +50,7 @@ from modelyard.outcome import read_outcome
 from modelyard.publish import envelope
 from modelyard.received import argument
 from modelyard.redis_errors import passes
+from modelyard.settling import settle_surely
 
 logger = logging.getLogger("modelyard.calls")
 
@@ -68,12 +69,14 @@ class Origin:
     claim: str
     reply_to: str
     parent_id: str | None
+    redelivered: bool = False
 
     @classmethod
     def of(cls, context: Context) -> "Origin":
         """Read it from a running task's context."""
         claim = (context.properties or {}).get("delivery_tag", "")
-        return cls(context.id, claim, context.reply_to or "", context.parent_id)
+        redelivered = bool((context.delivery_info or {}).get("redelivered"))
+        return cls(context.id, claim, context.reply_to or "", context.parent_id, redelivered)
 
 
 class CallTask(SettlingTask):
@@ -84,7 +87,6 @@ class CallTask(SettlingTask):
     # An expected end: Celery logs it in one line.
     throws = (RequestFailed,)
     catalog: Catalog
-    queue_limit = 0
     result_ttl_s = 7 * 24 * 3600
 
     def __init__(self) -> None:
@@ -95,9 +97,8 @@ class CallTask(SettlingTask):
         """Return how it ends: an answer, the next model, or a dead letter."""
         request = self.request
         origin = Origin.of(request)
-        redelivered = (request.delivery_info or {}).get("redelivered")
         # The worker that had it may have stored the outcome and lost its claim.
-        if redelivered and await persist(has_outcome, self.app, origin.id):
+        if origin.redelivered and await persist(has_outcome, self.app, origin.id):
             return Settled(Ack(origin.claim), error=Ignore("it has its outcome"))
         try:
             call = Call.decode(payload)
@@ -123,7 +124,7 @@ class CallTask(SettlingTask):
             if move.wait_s:
                 await asyncio.sleep(move.wait_s)
             if not await still_ours(origin.claim):
-                return Settled(Ack(origin.claim), error=Ignore("another worker has it"))
+                return Settled(None, error=Ignore("another worker has it"))
             first_call = first_call or time.time()
             attempt, completion = await self.attempt(origin.id, call, model)
             attempts = (*attempts, attempt)
@@ -187,11 +188,12 @@ class CallTask(SettlingTask):
             reply_to=origin.reply_to,
             parent_id=origin.parent_id,
             shadow=queue,
+            redelivered=origin.redelivered,
         )
         logger.warning("request %s: next model after %s", origin.id, move.why)
         # Not Celery's Retry: its event could reach Flower after the next model's end.
         return Settled(
-            Hop(origin.claim, queue, message, self.queue_limit),
+            Hop(origin.claim, queue, message),
             error=Ignore(f"next model after {move.why}"),
         )
 
@@ -255,7 +257,8 @@ class CallTask(SettlingTask):
                     id, message.delivery_tag, message.properties.get("reply_to") or "", None
                 )
                 settled = self.bury(origin, dead_letter(origin, {}, DeadReason.INVALID, str(error)))
-                settle(app.backend.client, [settled.settlement])
+                if settled.settlement is not None:
+                    settle_surely(app.backend.client, settled.settlement)
                 ledger.settled([origin.claim])
                 return message.ack()
             return handle(message, body, ack, reject, callbacks)
@@ -269,10 +272,10 @@ class CallTask(SettlingTask):
 async def still_ours(claim: str) -> bool:
     """Return whether a call may be paid for: nobody took the message over while this one slept.
 
-    A message without a claim came from no broker, and is nobody else's. While Redis is away a
-    worker that slept waits: it can't know.
+    A message without a claim came from no broker, and is nobody else's; a child of a worker's
+    process knows nothing of claims. While Redis is away a worker that slept waits: it can't know.
     """
-    if not claim:
+    if not claim or not made_here(claim):
         return True
     if not fresh():
         await persist(confirm)

@@ -49,6 +49,7 @@ def make_app(
     # https://docs.celeryq.dev/en/stable/userguide/extending.html#installing-bootsteps
     app.steps["worker"].add("modelyard.heartbeat:Heartbeat")
     app.steps["consumer"].add("modelyard.events:BatchedEvents")
+    app.steps["consumer"].add("modelyard.strays:Strays")
     return app
 
 

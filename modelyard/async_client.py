@@ -85,6 +85,12 @@ class AsyncClient:
         *,
         ids: Iterable[str] | None = None,
         idempotency_keys: Iterable[str | None] | None = None,
+        route: str | None = None,
+        lane: Lane | str | None = None,
+        models: Sequence[str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
         once_s: int | None = None,
         wait_s: float | None = None,
     ) -> "list[AsyncHandle]":
@@ -93,7 +99,19 @@ class AsyncClient:
         A task that is cancelled while this waits for room sends nothing more.
         """
         return await self._submitted(
-            requests, ids=ids, keys=idempotency_keys, once_s=once_s, wait_s=wait_s
+            requests,
+            ids=ids,
+            keys=idempotency_keys,
+            given={
+                "route": route,
+                "lane": lane,
+                "models": models,
+                "params": params,
+                "metadata": metadata,
+            },
+            deadline_s=deadline_s,
+            once_s=once_s,
+            wait_s=wait_s,
         )
 
     async def _submitted(

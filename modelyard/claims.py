@@ -23,20 +23,26 @@ from typing import Any, Final, Literal
 import redis
 
 from modelyard.names import (
+    BEHIND_KEY_PREFIX,
     CANCELLED_KEY,
     CLAIMS_KEY,
     COUNTERS_KEY,
     DEAD_LETTERS_BY_AGE_KEY,
     DEAD_LETTERS_KEY,
     LEASES_KEY,
+    REQUESTS_QUEUE,
     SUBMITTED_KEY_PREFIX,
     WAKE_KEY_PREFIX,
+    in_lane,
 )
 from modelyard.scripts import Script
 
 LEASE_S: Final = 10.0
 AT_ONCE: Final = 1000
 """Most claims that one script touches: it holds Redis up for about as many microseconds."""
+
+PRIORITY_STEPS: Final = (3, 6, 9)
+"""Beside 0, which is the queue itself: `kombu.transport.redis.PRIORITY_STEPS`."""
 
 PUT, CLAIM, RENEW = Script("put"), Script("claim"), Script("renew")
 TAKE_OVER, SETTLE = Script("take_over"), Script("settle")
@@ -85,15 +91,14 @@ class Back:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Onto another queue, if that has fewer than `most` messages (0: whatever it has)."""
+    """Onto another queue."""
 
     claim: str
     queue: str
     message: str | bytes
-    most: int = 0
 
     def args(self) -> tuple[Any, ...]:
-        return "hop", self.claim, self.queue, self.most, self.message
+        return "hop", self.claim, self.queue, self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ DONE: Final = 1
 LOST: Final = 0
 """The claim was somebody else's, or gone; of an `End`: there was an outcome already."""
 NO_ROOM: Final = -1
-"""The queue is full and the claim stands: try again."""
+"""The queue, or one behind it, has as much as it may: try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,18 +226,31 @@ class Claims:
         """Return which run of which server answers now: another one after a restart or failover."""
         return str(self._client.info("server")["run_id"])
 
+    def gather(self, queue: str) -> None:
+        """Move what other clients put on `queue` with a priority to its end.
+
+        kombu has a list of its own for each step of priorities. Here lanes are for urgency.
+        """
+        for step in PRIORITY_STEPS:
+            for _ in range(AT_ONCE):
+                if not self._client.lmove(f"{queue}\x06\x16{step}", queue, "RIGHT", "LEFT"):
+                    break
+
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
-        """Settle claims, and return for each `DONE`, `LOST` or `NO_ROOM`."""
+        """Settle claims, and return for each `DONE` or `LOST`."""
         return settle(self._client, settlements)
 
 
 def settle(client: redis.Redis, settlements: Sequence[Settlement]) -> list[int]:
-    """Settle claims, and return for each `DONE`, `LOST` or `NO_ROOM`. Raises `redis.RedisError`."""
+    """Settle claims, and return for each `DONE` or `LOST`. Raises `redis.RedisError`."""
     if not settlements:
         return []
     said: list[int] = SETTLE(
         client,
-        [CLAIMS_KEY, LEASES_KEY, DEAD_LETTERS_KEY, DEAD_LETTERS_BY_AGE_KEY, COUNTERS_KEY],
+        [
+            *(CLAIMS_KEY, LEASES_KEY, DEAD_LETTERS_KEY, DEAD_LETTERS_BY_AGE_KEY, COUNTERS_KEY),
+            *(BEHIND_KEY_PREFIX + in_lane(REQUESTS_QUEUE, batch=batch) for batch in (False, True)),
+        ],
         [WAKE_KEY_PREFIX, *(arg for settlement in settlements for arg in settlement.args())],
     )
     return said
@@ -246,7 +264,7 @@ def put(
     most: int = 0,
     most_dead: int = 0,
 ) -> list[int | str]:
-    """Put messages on a queue that has fewer than `most` (0: whatever it has).
+    """Put messages on a queue, if it and those behind it have fewer than `most` (0: no bound).
 
     Returns for each `DONE`, the id that was remembered if its mark is known, or `NO_ROOM`, or -2 if
     there are `most_dead` dead letters (0: whatever there are). Raises `redis.RedisError`.
@@ -260,7 +278,7 @@ def put_args(
 ) -> tuple[list[str], list[Any]]:
     """Return the keys and arguments of the script `PUT`."""
     return (
-        [queue, WAKE_KEY_PREFIX + queue, DEAD_LETTERS_KEY],
+        [queue, WAKE_KEY_PREFIX + queue, DEAD_LETTERS_KEY, BEHIND_KEY_PREFIX + queue],
         [
             *(most, most_dead),
             *(

@@ -48,6 +48,7 @@ class Client:
         self._settings = settings or load_settings()
         self._url = broker_address(broker_url, self._settings)
         self._named = name is not None
+        self._closed = False
         self._channel = REPLY_CHANNEL_PREFIX + (name or str(uuid.uuid4()))
         self._patience_s = patience_s
         self._connect()
@@ -80,6 +81,7 @@ class Client:
 
     def close(self) -> None:
         """Let go of the broker. Requests go on; results that are waited for here are given up."""
+        self._closed = True
         open_clients.discard(self)
         self._waiter.close()
         self._outbox.close()
@@ -135,18 +137,37 @@ class Client:
         *,
         ids: Iterable[str] | None = None,
         idempotency_keys: Iterable[str | None] | None = None,
+        route: str | None = None,
+        lane: Lane | str | None = None,
+        models: Sequence[str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
         once_s: int | None = None,
         wait_s: float | None = None,
     ) -> list[Handle]:
         """Put many requests on the queue, many at a time, and return their handles in order.
 
-        Nothing is sent if one of them is invalid. A queue that is full is waited for as long as it
-        takes, or up to `wait_s` seconds in all. Raises as `submit` does; after a `BrokerError`
+        `route` to `deadline_s` are those of `submit`, for all of them. Nothing is sent if one is
+        invalid. A queue that is full is waited for as long as it takes, or up to `wait_s` seconds
+        in all. Raises as `submit` does; after a `BrokerError`
         (`QueueFull` is one) submit the same `ids` or `idempotency_keys` again: what was accepted is
         not accepted twice.
         """
         delivery, handles = self._deliver(
-            requests, ids=ids, keys=idempotency_keys, once_s=once_s, wait_s=wait_s
+            requests,
+            ids=ids,
+            keys=idempotency_keys,
+            given={
+                "route": route,
+                "lane": lane,
+                "models": models,
+                "params": params,
+                "metadata": metadata,
+            },
+            deadline_s=deadline_s,
+            once_s=once_s,
+            wait_s=wait_s,
         )
         finish(delivery)
         return handles()
@@ -166,6 +187,10 @@ class Client:
 
         Nothing is sent yet. Raises `InvalidRequest` and `MessageTooLarge`.
         """
+        if self._closed:
+            raise BrokerUnavailable("the client was closed")
+        if wait_s is not None and wait_s < 0:
+            raise InvalidRequest(f"wait_s must not be negative, and is {wait_s}")
         now = time.time()
         fields = {key: value for key, value in (given or {}).items() if value is not None}
         named = names(

@@ -78,10 +78,10 @@ def reply_channel(reply_to: str | None) -> str:
     return reply_to if reply_to and reply_to.startswith(REPLY_CHANNEL_PREFIX) else ""
 
 
-def buried(claimed: Claimed, why: str) -> End:
-    """Return the end of what came from a queue and is no task message."""
+def buried(claimed: Claimed, why: str, id: str | None = None) -> End:
+    """Return the end of what came from a queue and is no task message, or none that can be read."""
     letter = DeadLetter(
-        id=f"unreadable-{uuid.uuid4()}",
+        id=id or f"unreadable-{uuid.uuid4()}",
         reason=DeadReason.INVALID,
         message=why,
         request={"queue": claimed.queue, "unreadable": shown(claimed.message)},

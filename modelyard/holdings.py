@@ -4,10 +4,12 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from modelyard.claims import Claims
 from modelyard.leases import Leases
@@ -16,6 +18,8 @@ from modelyard.ledger import Ledger
 logger = logging.getLogger("modelyard.leases")
 
 CONNECT_TIMEOUT_S: Final = 5.0
+
+MIN_ANSWER_S: Final = 0.25
 
 EXIT_S: Final = 3.0
 """How long a process that ends tries to acknowledge what it owes, in seconds."""
@@ -30,23 +34,36 @@ _leases: dict[tuple[int, str], Leases] = {}
 """The thread for each broker that this process consumes from, by process id and address."""
 
 
-def keep_leases(address: str, make_pool: Callable[[], Any], lease_s: float) -> None:
+def keep_leases(
+    address: str, make_pool: Callable[[], Any], lease_s: float, queues: Iterable[str]
+) -> None:
     """Keep the leases of this process at the broker at `address`, from now on.
 
-    `make_pool` returns a redis-py connection pool of the thread's own.
+    `make_pool` returns a redis-py connection pool of the thread's own; `queues` are consumed.
     """
     key = os.getpid(), address
     running = _leases.get(key)
     if running is not None and running.alive:
+        running.queues = tuple(queues)
         return
     pool = make_pool()
-    # A server that hangs must not keep this thread from trying another connection.
+    # A connection that fell silent must be given up while there is time for another one.
+    answer_s = max(MIN_ANSWER_S, lease_s / 6)
     pool.connection_kwargs.update(
-        socket_timeout=lease_s, socket_connect_timeout=min(lease_s, CONNECT_TIMEOUT_S)
+        socket_timeout=answer_s,
+        socket_connect_timeout=min(answer_s, CONNECT_TIMEOUT_S),
+        retry=Retry(NoBackoff(), 0),
     )
     claims = Claims(redis.Redis(connection_pool=pool), lease_s=lease_s, owner=owner)
     _leases[key] = Leases(claims, ledger, lease_s)
+    _leases[key].queues = tuple(queues)
     _leases[key].start()
+
+
+def made_here(claim: str) -> bool:
+    """Return whether this very process made the claim: a forked child did not."""
+    pid = os.getpid()
+    return claim.startswith(owner) and any(of == pid for of, _ in _leases)
 
 
 def fresh() -> bool:

@@ -23,6 +23,9 @@ from modelyard.names import DELIVERIES_HEADER
 
 logger = logging.getLogger("modelyard.leases")
 
+AGAIN: Final = 5
+"""How many tries are in the time of a round while Redis is away."""
+
 ROUNDS: Final = 3
 """How often a lease is renewed before it would run out."""
 
@@ -52,6 +55,7 @@ class Leases:
         self._server = ""
         self._away = False
         self._renewing = threading.Lock()
+        self.queues: tuple[str, ...] = ()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
@@ -73,13 +77,16 @@ class Leases:
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._every_s):
+        while not self._stopped.wait(self._every_s / AGAIN if self._away else self._every_s):
             try:
                 self.round()
             except (redis.RedisError, OSError) as error:
                 if not self._away:
                     logger.warning("leases can't be renewed, trying again: %s", error)
                 self._away = True
+            except Exception:
+                # This thread must not end: every claim of this worker would be taken over.
+                logger.exception("a round of the leases failed")
             else:
                 if self._away:
                     logger.warning("leases are renewed again")
@@ -91,12 +98,14 @@ class Leases:
         return self._clock() - self._last < self._lease_s
 
     def round(self) -> None:
-        """Renew, acknowledge what is owed, and take over what nobody renewed.
+        """Renew, acknowledge what is owed, gather, and take over what nobody renewed.
 
         Raises `redis.RedisError`.
         """
         self.renew()
         self.settle_acks()
+        for queue in self.queues:
+            self._claims.gather(queue)
         if self._last >= self._judges_from:
             self.take_over()
 
@@ -150,6 +159,7 @@ def redelivered(message: bytes, *, lost: bool = True) -> bytes:
         properties.setdefault("delivery_info", {})["redelivered"] = True
         if lost:
             headers[DELIVERIES_HEADER] = int(headers.get(DELIVERIES_HEADER) or 0) + 1
-        return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()
+        # ASCII: a lone surrogate, which may be what kills workers, has no other form.
+        return json.dumps(envelope, separators=(",", ":")).encode()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return message  # Whoever takes it buries it as what it is.

@@ -38,6 +38,9 @@ LEASES_KEY: Final = "modelyard:leases"
 WAKE_KEY_PREFIX: Final = "modelyard:wake:"
 """Before a queue's name: a list of at most one token, which wakes one idle worker."""
 
+BEHIND_KEY_PREFIX: Final = "modelyard:behind:"
+"""Before the name of a lane of `requests`: a set of the queues to which its requests go on."""
+
 CANCELLED_KEY: Final = "modelyard:cancelled"
 """A sorted set of cancelled ids by when they may be forgotten, in seconds since the epoch."""
 

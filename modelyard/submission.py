@@ -109,8 +109,8 @@ def prepare(
     except UNENCODABLE as error:
         raise unencodable(error) from error
     if deadline_s is not None:
-        if deadline_s <= 0:
-            raise InvalidRequest(f"deadline_s must be positive, not {deadline_s}")
+        if not isinstance(deadline_s, int | float) or not deadline_s > 0:
+            raise InvalidRequest(f"deadline_s must be a positive number, not {deadline_s!r}")
         fields["deadline"] = now + deadline_s
     try:
         return Request.model_validate({**fields, **given, "submitted_at": now})

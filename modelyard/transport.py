@@ -60,6 +60,8 @@ from modelyard.names import (
     WAKE_KEY_PREFIX,
     in_lane,
 )
+from modelyard.qos import QoS
+from modelyard.received import QUEUE_FIELD, UNREADABLE, read
 from modelyard.redis_errors import passes
 from modelyard.shares import Shares
 
@@ -74,60 +76,8 @@ CLAIM_PAUSE_S: Final = 0.002
 MAX_DELIVERIES: Final = 5
 """A message that is delivered for this time, and never came to an end, is a dead letter."""
 
-QUEUE_FIELD: Final = "modelyard-queue"
-"""Where a message in hand keeps the name of the queue that it came from."""
-
-UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
-"""What reading a message raises that is none."""
-
 consumed_at: float = time.monotonic()
 """When this process last looked for messages, by `time.monotonic`."""
-
-
-class QoS(kombu_redis.QoS):
-    """Messages in hand. What Redis knows of them is in its claims, not in `unacked`."""
-
-    @property
-    def room(self) -> int:
-        """How many messages this worker may claim."""
-        return self.prefetch_count - ledger.count if self.prefetch_count else AT_ONCE
-
-    def can_consume(self) -> bool:
-        return self.room > 0
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        virtual.QoS.append(self, message, delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        virtual.QoS.ack(self, delivery_tag)
-        if ledger.ack(delivery_tag):
-            self.channel.ack_soon()
-        self.channel.look_soon()
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        message = self._delivered.get(delivery_tag)
-        if not requeue or message is None:
-            self.ack(delivery_tag)
-            return
-        virtual.QoS.ack(self, delivery_tag)
-        if ledger.holds(delivery_tag):
-            ledger.settled([delivery_tag])
-            self.channel.put_back([message], "last")
-
-    def restore_unacked(self, client: Any = None) -> None:
-        """Put back what does not run here."""
-        self._flush()
-        parted = set(ledger.part_with(self._delivered))
-        messages = [message for tag, message in self._delivered.items() if tag in parted]
-        self._delivered.clear()
-        # The oldest last: it is then the first to be taken.
-        self.channel.put_back(messages[::-1], "next")
-
-    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Leave it to the leases."""
-
-    def restore_by_tag(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError("claims are put back with their messages")
 
 
 class Channel(kombu_redis.Channel):
@@ -139,7 +89,7 @@ class Channel(kombu_redis.Channel):
     `after_delivery` is called, and emptied, when all that was claimed at a time was delivered.
     """
 
-    QoS = QoS
+    QoS: Any = QoS
     connection_class: Any = Connection
     connection_class_ssl: Any = SSLConnection
     lease_s: float = LEASE_S
@@ -166,17 +116,21 @@ class Channel(kombu_redis.Channel):
     # -- putting
 
     def _put(self, queue: str, message: Mapping[str, Any], **kwargs: Any) -> None:
-        headers = message.get("headers") or {}
-        mark, remember_s = headers.get(ONCE_HEADER) or ("", 1)
-        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        new = New(headers.get("id") or "", dumps(message), mark, int(remember_s))
+        headers = dict(message.get("headers") or {})
+        # A task that is tried again copies the headers of its first message.
+        for name in (DELIVERIES_HEADER, "redelivered"):
+            headers.pop(name, None)
+        again = headers.get("retries")
+        mark, remember_s = (not again and headers.get(ONCE_HEADER)) or ("", 1)
+        sent = dumps({**message, "headers": headers})
+        new = New(headers.get("id") or "", sent, mark, int(remember_s))
         batch = kwargs.get("_publish_batch")
         if batch is not None:
-            keys, args = put_args(key, [new])
+            keys, args = put_args(queue, [new])
             batch.add("eval", PUT.text, len(keys), *keys, *args)
             return
         with self.conn_or_acquire() as client:
-            put(client, key, [new])
+            put(client, queue, [new])
 
     def put_back(self, messages: Iterable[Any], end: Any) -> None:
         """Put messages in hand on their queues again; what fails comes when its lease ends."""
@@ -239,8 +193,10 @@ class Channel(kombu_redis.Channel):
             self._unacknowledged.add(queue)
         else:
             self._unacknowledged.discard(queue)
+        consuming = super().basic_consume(queue, no_ack, *args, **kwargs)
+        if not no_ack:
             self._keep_leases()
-        return super().basic_consume(queue, no_ack, *args, **kwargs)
+        return consuming
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         message = super().basic_get(queue, no_ack=no_ack, **kwargs)
@@ -250,7 +206,8 @@ class Channel(kombu_redis.Channel):
 
     def _keep_leases(self) -> None:
         address = self.connection.client.as_uri(include_password=True)
-        keep_leases(address, self._get_pool, self.lease_s)
+        queues = [queue for queue in self.active_queues if queue not in self._unacknowledged]
+        keep_leases(address, self._get_pool, self.lease_s, queues)
 
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()
@@ -276,10 +233,8 @@ class Channel(kombu_redis.Channel):
         for message in self.qos._delivered.values():
             base = in_lane(message._raw[QUEUE_FIELD], batch=False)
             taken[base] = taken.get(base, 0) + 1
-        return [
-            (queues, min(room, self.queue_limits.get(base, room) - taken[base]))
-            for base, queues in groups.items()
-        ]
+        limits = {base: self.queue_limits.get(base, room + taken[base]) for base in groups}
+        return [(queues, min(room, limits[base] - taken[base])) for base, queues in groups.items()]
 
     def look(self) -> bool:
         """Claim and deliver what there is room for; return whether there was anything."""
@@ -323,41 +278,48 @@ class Channel(kombu_redis.Channel):
 
     def _deliver_all(self, claimed: list[Claimed]) -> None:
         """Hand messages to their consumers; what is none, poison or cancelled ends here."""
-        wanted = []
-        for each in claimed:
-            try:
-                raw = loads(bytes_to_str(each.message))
-                raw[QUEUE_FIELD] = each.queue
-                raw["properties"]["delivery_tag"] = each.claim
-                raw["properties"].setdefault("delivery_info", {"routing_key": each.queue})
-                lost = int(raw["headers"].get(DELIVERIES_HEADER) or 0)
-            except UNREADABLE as error:
-                self._bury(each, error)
-            else:
-                wanted.append((each, raw, lost))
-        cancelled = self._cancelled([raw["headers"].get("id") for _, raw, _ in wanted])
-        for each, raw, lost in wanted:
-            id = raw["headers"].get("id")
-            try:
-                if id in cancelled:
-                    logger.info("request %s was cancelled", id)
-                    ledger.ack(each.claim)
-                elif lost + 1 >= MAX_DELIVERIES:
-                    logger.error("request %s is a dead letter: %d workers were lost", id, lost)
-                    self._end(poisoned(each, self.Message(raw, channel=self), lost))
-                else:
-                    self.connection._deliver(raw, each.queue)
-                    if each.queue in self._unacknowledged:
-                        ledger.ack(each.claim)
-            except UNREADABLE as error:
-                if each.claim in self.qos._delivered or not ledger.holds(each.claim):
-                    raise  # It could be read, and failed in the hands of its task.
-                self._bury(each, error)
+        try:
+            wanted = []
+            for each in claimed:
+                try:
+                    wanted.append((each, read(each)))
+                except UNREADABLE as error:
+                    self._bury(each, f"no task message: {type(error).__name__}: {error}")
+            cancelled = self._cancelled([raw["headers"].get("id") for _, raw in wanted])
+            for each, raw in wanted:
+                self._deliver_one(each, raw, cancelled)
+        finally:
+            # If that ended early: what was not handed over is not ours, and its lease runs out.
+            self.qos._flush()
+            ledger.settled(each.claim for each in claimed if each.claim not in self.qos._delivered)
         if ledger.owes:
             self.ack_soon()
         waiting, self.after_delivery = self.after_delivery, []
         for act in waiting:
             act()
+
+    def _deliver_one(self, each: Claimed, raw: dict[str, Any], cancelled: set[str]) -> None:
+        id, lost = raw["headers"].get("id"), raw["headers"].get(DELIVERIES_HEADER, 0)
+        if id in cancelled:
+            logger.info("request %s was cancelled", id)
+            ledger.ack(each.claim)
+            return
+        try:
+            if lost + 1 >= MAX_DELIVERIES:
+                logger.error("request %s is a dead letter: %d workers were lost", id, lost)
+                self._end(poisoned(each, self.Message(raw, channel=self), lost))
+                return
+            self.connection._deliver(raw, each.queue)
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
+            raise
+        except Exception as error:
+            # It would end this worker, and every other one that it is given to.
+            logger.exception("the worker failed on message %s", id)
+            self.qos._delivered.pop(each.claim, None)
+            self._bury(each, f"the worker failed on it: {type(error).__name__}", id)
+        else:
+            if each.queue in self._unacknowledged:
+                ledger.ack(each.claim)
 
     def _cancelled(self, ids: list[Any]) -> set[str]:
         """Return which of these were cancelled, and forget them: they have their outcome."""
@@ -371,9 +333,17 @@ class Channel(kombu_redis.Channel):
                 client.zrem(CANCELLED_KEY, *found)
         return found
 
-    def _bury(self, claimed: Claimed, error: Exception) -> None:
-        logger.warning("what is no task message is a dead letter: %r", error)
-        self._end(buried(claimed, f"no task message: {type(error).__name__}: {error}"))
+    def _bury(self, claimed: Claimed, why: str, id: str | None = None) -> None:
+        logger.warning("a message of %s is a dead letter: %s", claimed.queue, why)
+        self._end(buried(claimed, why, id))
+
+    def bury(self, message: Any, why: str) -> None:
+        """End a message in hand that nobody here can do anything with."""
+        tag = message.delivery_tag
+        claimed = Claimed(tag, message._raw[QUEUE_FIELD], dumps(message._raw).encode())
+        id = message.headers.get("id") if isinstance(message.headers, dict) else None
+        self._bury(claimed, why, id)
+        virtual.QoS.ack(self.qos, tag)
 
     def _end(self, end: End) -> None:
         self.claims.settle([end])

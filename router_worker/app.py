@@ -10,7 +10,6 @@ from modelyard.catalog_file import default_catalog
 from modelyard.holdings import settle_at_exit
 from modelyard.names import REQUESTS_QUEUE
 from modelyard.settings import load_settings
-from router_worker.batch import Limits
 from router_worker.task import RouteTask
 
 logger = logging.getLogger("modelyard.router")
@@ -25,7 +24,7 @@ app = make_app(
 )
 app.conf.broker_transport_options = {**app.conf.broker_transport_options, "poll_s": 0.02}
 RouteTask.catalog = default_catalog(settings)
-RouteTask.limits = Limits(settings.queue_limit, settings.result_ttl_s)
+RouteTask.result_ttl_s = settings.result_ttl_s
 app.register_task(RouteTask())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from modelyard.catalog import Catalog
-from modelyard.claims import DONE, NO_ROOM, End, Hop, Settlement
+from modelyard.claims import DONE, Hop, Settlement
 from modelyard.endings import cancelled, died, reply_channel
 from modelyard.errors import InvalidRequest
 from modelyard.holdings import ledger
@@ -27,19 +27,8 @@ from router_worker.forward import Forwarded, forward, refused, summary
 
 logger = logging.getLogger("modelyard.router")
 
-FULL_S = 0.25
-"""How long a request waits before it tries again to get into a queue that is full, in seconds."""
-
 REFUSED_S = 1.0
 """How long the router waits before it writes again to a Redis that refused it, in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the settings say: how many requests a queue may have, and how long results are kept."""
-
-    queue: int
-    result_ttl_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +46,7 @@ def route(
     payload: Any,
     *,
     catalog: Catalog,
-    limits: Limits,
+    result_ttl_s: int,
     reply_to: str,
     expires: float | None,
     redelivered: bool,
@@ -78,7 +67,7 @@ def route(
         letter = outcome.letter.model_copy(update={"reply_to": channel})
         logger.warning("request %s is a dead letter: %s: %s", id, letter.reason, letter.message)
         return (
-            died(letter, claim=claim, ttl_s=limits.result_ttl_s, channel=channel),
+            died(letter, claim=claim, ttl_s=result_ttl_s, channel=channel),
             f"dead letter: {letter.reason}",
         )
     call = outcome.call
@@ -95,19 +84,18 @@ def route(
         shadow=queue,
         redelivered=redelivered,
     )
-    return Hop(claim, queue, message, limits.queue), words
+    return Hop(claim, queue, message), words
 
 
 class Batch:
     """What the consumer handed over and is not routed yet."""
 
-    def __init__(self, name: str, catalog: Catalog, limits: Limits, consumer: Any) -> None:
+    def __init__(self, name: str, catalog: Catalog, result_ttl_s: int, consumer: Any) -> None:
         self._name = name
         self._catalog = catalog
-        self._limits = limits
+        self._result_ttl_s = result_ttl_s
         self._consumer = consumer
         self._messages: list[Any] = []
-        self._full: list[Routed] = []
         self._revoked = consumer.controller.state.revoked
         self._state = consumer.controller.state
 
@@ -126,13 +114,25 @@ class Batch:
         messages, self._messages = self._messages, []
         started = time.monotonic()
         self._send_begin(messages)
-        self._settle([self._route(message) for message in messages], started)
+        self._settle([self._route_surely(message) for message in messages], started)
+
+    def _route_surely(self, message: Any) -> Routed:
+        """Route one message. One that breaks the router is a dead letter, not the router's end."""
+        try:
+            return self._route(message)
+        except Exception as error:
+            id = message.headers["id"]
+            logger.exception("request %s can't be routed", id)
+            why = f"the router failed on it: {type(error).__name__}"
+            letter = refused(id, DeadReason.INVALID, why, {}, time.time()).letter
+            end = died(letter, claim=message.delivery_tag, ttl_s=self._result_ttl_s, channel="")
+            return Routed(message, end, "dead letter: invalid")
 
     def _route(self, message: Any) -> Routed:
         headers, claim = message.headers, message.delivery_tag
         id, now = headers["id"], time.time()
         reply_to = message.properties.get("reply_to") or ""
-        ttl_s, channel = self._limits.result_ttl_s, reply_channel(reply_to)
+        ttl_s, channel = self._result_ttl_s, reply_channel(reply_to)
         if id in self._revoked:
             end = cancelled(id, claim=claim, ttl_s=ttl_s, channel=channel, now=now)
             return Routed(message, end, "cancelled")
@@ -149,7 +149,7 @@ class Batch:
             id,
             payload,
             catalog=self._catalog,
-            limits=self._limits,
+            result_ttl_s=self._result_ttl_s,
             reply_to=reply_to,
             expires=expiry(headers.get("expires")),
             redelivered=bool(headers.get("redelivered")),
@@ -172,40 +172,19 @@ class Batch:
                 logger.warning("Redis refuses to be written to, trying again: %s", error)
                 self._state.maybe_shutdown()
                 time.sleep(REFUSED_S)
-        done = [each for each, result in zip(mine, said, strict=True) if result != NO_ROOM]
-        full = [each for each, result in zip(mine, said, strict=True) if result == NO_ROOM]
-        ledger.settled(each.settlement.claim for each in done)
-        for each in done:
+        ledger.settled(each.settlement.claim for each in mine)
+        for each in mine:
             each.message.ack()
-        self._state.total_count[self._name] += len(done)
+        self._state.total_count[self._name] += len(mine)
         took_s = time.monotonic() - started
-        self._send_done(done, took_s)
+        self._send_done(mine, took_s)
         lost = sum(
-            result != DONE and not isinstance(each.settlement, End)
+            result != DONE and isinstance(each.settlement, Hop)
             for each, result in zip(mine, said, strict=True)
-        ) - len(full)
+        )
         if lost:
             logger.warning("%d requests were taken over by another router meanwhile", lost)
-        if done:
-            logger.info("routed %d requests in %.1f ms", len(done), 1000 * took_s)
-        if full:
-            self._wait(full)
-
-    def _wait(self, full: list[Routed]) -> None:
-        """Try again soon: their model's queue is full."""
-        if not self._full:
-            logger.warning("a queue is full (%s): the router waits", full[0].words)
-            hub = self._consumer.hub
-            if hub is None:
-                time.sleep(FULL_S)
-                self._settle(full, time.monotonic())
-                return
-            hub.call_later(FULL_S, self._again)
-        self._full += full
-
-    def _again(self) -> None:
-        full, self._full = self._full, []
-        self._settle(full, time.monotonic())
+        logger.info("routed %d requests in %.1f ms", len(mine), 1000 * took_s)
 
     def _send_begin(self, messages: Sequence[Any]) -> None:
         events = self._consumer.event_dispatcher

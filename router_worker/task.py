@@ -16,10 +16,10 @@ from celery.exceptions import Ignore
 from celery.worker.strategy import default as default_strategy
 
 from modelyard.catalog import Catalog
-from modelyard.claims import settle
 from modelyard.holdings import ledger
 from modelyard.names import ROUTE_TASK
-from router_worker.batch import Batch, Limits, route
+from modelyard.settling import settle_surely
+from router_worker.batch import Batch, route
 from router_worker.expiry import expiry
 
 logger = logging.getLogger("modelyard.router")
@@ -32,7 +32,7 @@ class RouteTask(Task):
     acks_late = True
     ignore_result = False
     catalog: Catalog
-    limits = Limits(queue=0, result_ttl_s=7 * 24 * 3600)
+    result_ttl_s = 7 * 24 * 3600
 
     def run(self, payload: Any) -> None:
         """Route one request in a pool: the path of messages with an ETA."""
@@ -43,21 +43,20 @@ class RouteTask(Task):
             request.id,
             payload,
             catalog=self.catalog,
-            # It waited for its time: it does not wait for room too.
-            limits=Limits(queue=0, result_ttl_s=self.limits.result_ttl_s),
+            result_ttl_s=self.result_ttl_s,
             reply_to=request.reply_to or "",
             expires=expiry(request.expires),
             redelivered=bool((request.delivery_info or {}).get("redelivered")),
             now=time.time(),
         )
-        settle(self.app.backend.client, [settlement])
+        settle_surely(self.app.backend.client, settlement)
         ledger.settled([claim])
         raise Ignore
 
     def Strategy(self, task: Task, app: Any, consumer: Any) -> Callable[..., Any]:
         """Return the handler of this task's messages; Celery calls it at each connection."""
         in_pool = default_strategy(task, app, consumer)
-        batch = Batch(self.name, self.catalog, self.limits, consumer)
+        batch = Batch(self.name, self.catalog, self.result_ttl_s, consumer)
 
         def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
             headers = message.headers

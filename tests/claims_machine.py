@@ -149,7 +149,7 @@ class Yard(RuleBasedStateMachine):
         message = self.message(id_of(held.message), data.draw(JUNK, label="junk"))
         if kind == "back":
             return Back(held.claim, queue, message, data.draw(ENDS, label="end"))
-        return Hop(held.claim, queue, message, data.draw(st.integers(0, 3), label="most"))
+        return Hop(held.claim, queue, message)
 
     # -- what happens
 

@@ -47,16 +47,20 @@ class Store:
     marks: dict[str, str] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
     counters: Counter[str] = field(default_factory=Counter)
+    behind: dict[str, set[str]] = field(default_factory=dict, compare=False)
+    """The queues to which hops were made, by the lane of requests that they belong to."""
     unsettled: set[str] = field(default_factory=set, compare=False)
     """The ids that were put and whose claim was not acknowledged or ended yet."""
 
     def put(self, queue: str, news: Sequence[New], most: int, most_dead: int) -> list[int | str]:
         """Put each message once, if there is room."""
         said: list[int | str] = []
+        behind = self.behind.get(queue, set())
+        full = most > 0 and any(len(self.queues[each]) >= most for each in behind)
         for new in news:
             if new.mark and new.mark in self.marks:
                 said.append(self.marks[new.mark])
-            elif most and len(self.queues[queue]) >= most:
+            elif full or (most and len(self.queues[queue]) >= most):
                 said.append(NO_ROOM)
             elif most_dead and len(self.letters) >= most_dead:
                 said.append(NO_ROOM_FOR_DEAD)
@@ -122,8 +126,9 @@ class Store:
         if what.claim not in self.claims:
             return LOST
         queue = self.queues[what.queue]
-        if isinstance(what, Hop) and what.most and len(queue) >= what.most:
-            return NO_ROOM
+        if isinstance(what, Hop):
+            lane = "batch.requests" if what.queue.startswith("batch.") else "requests"
+            self.behind.setdefault(lane, set()).add(what.queue)
         del self.claims[what.claim]
         next_one = isinstance(what, Back) and what.end == "next"
         assert isinstance(what.message, bytes)
@@ -137,7 +142,8 @@ class Store:
         if end.id in self.outcomes:
             if self.outcomes[end.id] == end.result:
                 return DONE
-            self.counters["duplicates"] += 1
+            if b"REVOKED" not in self.outcomes[end.id]:
+                self.counters["duplicates"] += 1
             return LOST
         self.outcomes[end.id] = end.result
         if end.letter:

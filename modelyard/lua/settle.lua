@@ -1,20 +1,21 @@
 -- Settles claims: what becomes of a message, and its acknowledgement, in one step.
 --
--- KEYS: claims, leases, dead letters, dead letters by age, counters
+-- KEYS: claims, leases, dead letters, dead letters by age, counters, the queues behind each lane of
+--   `requests`: interactive, batch
 -- ARGV: what the wake-up lists' names begin with, then the operations:
 --   'ack', claim
 --   'back', claim, queue, 'next' or 'last', message: onto its queue again
---   'hop', claim, queue, most messages in it (0: no bound), message: onto another queue
+--   'hop', claim, queue, message: onto another queue
 --   'end', claim or '', result key, result, for how many seconds, the client's channel or '', id,
 --     dead letter or '', its reason, when it died in seconds
 -- Returns for each operation: 1 if it was done, 0 if the claim was lost (an end: if there was an
---   outcome already), -1 if the queue has no room and the claim stands.
+--   outcome already).
 --
 local claims, leases = KEYS[1], KEYS[2]
 -- The first write needs no memory, so a server that is full lets work in hand come to its end. A
 -- server that takes no writes at all refuses it, and then nothing has happened.
 redis.call('ZREM', leases, '')
-local said, told, woken = {}, {}, {}
+local said, told, woken, behind = {}, {}, {}, {}
 local at = 2
 
 local function drop(claim)
@@ -29,7 +30,8 @@ local function has_outcome(key, result)
     end
     local read, meta = pcall(cjson.decode, stored)
     local status = read and type(meta) == 'table' and meta['status']
-    return not read or status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED', stored
+    local ended = not read or status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED'
+    return ended, stored, status
 end
 
 while at <= #ARGV do
@@ -48,22 +50,18 @@ while at <= #ARGV do
         end
         at = at + 5
     elseif kind == 'hop' then
-        local queue, most = ARGV[at + 2], tonumber(ARGV[at + 3])
+        local queue = ARGV[at + 2]
         if redis.call('HEXISTS', claims, claim) == 1 then
-            if most > 0 and redis.call('LLEN', queue) >= most then
-                done = -1
-            else
-                redis.call('LPUSH', queue, ARGV[at + 4])
-                drop(claim)
-                woken[queue] = true
-                done = 1
-            end
+            redis.call('LPUSH', queue, ARGV[at + 3])
+            drop(claim)
+            woken[queue], behind[queue] = true, true
+            done = 1
         end
-        at = at + 5
+        at = at + 4
     else
         local key, result, channel, id = ARGV[at + 2], ARGV[at + 3], ARGV[at + 5], ARGV[at + 6]
         local letter = ARGV[at + 7]
-        local ended, stored = has_outcome(key)
+        local ended, stored, status = has_outcome(key)
         if not ended then
             redis.call('SET', key, result, 'EX', ARGV[at + 4])
             if letter ~= '' then
@@ -79,7 +77,7 @@ while at <= #ARGV do
             done = 1
         elseif stored == result then
             done = 1 -- It is this very outcome: the reply to an earlier try was lost.
-        else
+        elseif status ~= 'REVOKED' then -- what was cancelled while it ran is no second outcome
             redis.call('HINCRBY', KEYS[5], 'duplicates', 1)
         end
         if claim ~= '' then
@@ -97,5 +95,9 @@ for queue in pairs(woken) do
     if redis.call('EXISTS', wake) == 0 then
         redis.call('LPUSH', wake, '1')
     end
+end
+-- What a submit looks at to know whether there is room behind it.
+for queue in pairs(behind) do
+    redis.call('SADD', string.sub(queue, 1, 6) == 'batch.' and KEYS[7] or KEYS[6], queue)
 end
 return said

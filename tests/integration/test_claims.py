@@ -338,15 +338,15 @@ def next_message(heard: redis.client.PubSub) -> bytes:
     return data
 
 
-def test_a_hop_to_a_full_queue_leaves_the_claim(client: FaultyRedis, worker: Claims) -> None:
+def test_a_queue_is_full_too_when_one_behind_it_is(client: FaultyRedis, worker: Claims) -> None:
     put_all(client, b"a", b"b")
     first, second = claim_from(worker)
-    hops = [Hop(first.claim, NEXT, b"a", most=1), Hop(second.claim, NEXT, b"b", most=1)]
-    assert worker.settle(hops) == [DONE, NO_ROOM]
-    assert in_queue(client, NEXT) == [b"a"]
-    assert worker.renew([second.claim]) == []
-    claim_from(worker, NEXT)
-    assert worker.settle(hops) == [LOST, DONE]
+    # Where hops go to is behind the lane of requests that its name belongs to.
+    worker.settle([Hop(first.claim, "model.x", b"a"), Hop(second.claim, "model.x", b"b")])
+
+    assert put(client, "requests", [New("c", b"c")], most=2) == [NO_ROOM]
+    assert put(client, "requests", [New("c", b"c")], most=3) == [DONE]
+    assert put(client, "batch.requests", [New("d", b"d")], most=2) == [DONE]
 
 
 def test_nothing_to_settle_asks_nothing_of_redis() -> None:

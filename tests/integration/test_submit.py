@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import redis
@@ -13,7 +14,7 @@ from waiting import eventually
 
 from modelyard import AsyncClient, Client, QueueFull
 from modelyard.claims import Claims, Want, settle
-from modelyard.errors import InvalidRequest
+from modelyard.errors import BrokerUnavailable, InvalidRequest
 from modelyard.messages import Lane, Request
 from modelyard.names import (
     DEAD_LETTERS_KEY,
@@ -231,3 +232,22 @@ async def test_a_wait_for_room_holds_no_thread_and_can_be_cancelled(
         store.delete("requests")
         (handle,) = await asyncio.wait_for(waiting[0], 60)
     assert ids_in(store, "requests") == [handle.id]
+
+
+def test_many_share_what_is_said_of_all(client: Client, store: redis.Redis) -> None:
+    client.submit_many(["a", "b"], lane="batch", metadata={"tenant": "acme"})
+    assert store.llen("batch.requests") == 2
+
+
+def test_a_closed_client_takes_nothing(redis_url: str, store: redis.Redis) -> None:
+    client = Client(redis_url)
+    client.close()
+    with pytest.raises(BrokerUnavailable, match="closed"):
+        client.submit("too late")
+    assert store.llen("requests") == 0
+
+
+@pytest.mark.parametrize("wrong", [{"wait_s": -1}, {"deadline_s": 0}, {"deadline_s": "60"}])
+def test_times_that_are_none_are_refused(client: Client, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        client.submit("a", **wrong)

@@ -169,25 +169,25 @@ def test_neither_lane_starves_the_other(yard: Workers, client: Client, store: re
     assert 120 <= sum(id in interactive for id in first) <= 190
 
 
-def test_the_router_waits_when_a_models_queue_is_full_and_so_do_submits(
+def test_a_submit_waits_when_a_models_queue_is_full_and_nobody_else_does(
     yard: Workers, store: redis.Redis
 ) -> None:
     settings = Settings(catalog=yard.folder / "catalog.yaml", queue_limit=50)
-    yard.env["MODELYARD_QUEUE_LIMIT"] = "50"
     yard.start_router()
+    yard.start_pool("large")
     with Client(yard.broker_url, settings=settings) as client:
-        handles = client.submit_many([f"summarize {number}" for number in range(50)])
-        eventually(lambda: store.llen(model_queue("small")) == 50)
+        batch = [Request.of(f"summarize {number}", lane=Lane.BATCH) for number in range(50)]
+        handles = client.submit_many(batch)
+        eventually(lambda: store.llen(model_queue("small", batch=True)) == 50)
         with pytest.raises(QueueFull):
-            for number in range(10_000):
-                handles.append(client.submit(f"summarize more {number}"))
+            client.submit("summarize more", lane=Lane.BATCH)
+        # What is of another lane passes by.
+        assert client.submit("hello", models=["large"]).result(30).model == "large"
 
-        assert store.llen(model_queue("small")) == 50
-        assert store.llen(REQUESTS_QUEUE) == 50
         yard.start_pool("small")
-        handles.append(client.submit("summarize the last", wait_s=30))
+        handles.append(client.submit("summarize the last", lane=Lane.BATCH, wait_s=30))
         assert {handle.result(60).model for handle in handles} == {"small"}
-    assert len(yard.fake.calls) == len(handles)
+    assert len(yard.fake.calls) == 52
 
 
 def test_a_message_with_an_eta_is_routed_when_it_is_due(

@@ -8,7 +8,7 @@ import redis
 from waiting import eventually
 
 from model_workers.committer import Committer, Pending
-from modelyard.claims import DONE, LOST, NO_ROOM, Ack, Settlement
+from modelyard.claims import DONE, LOST, Ack, Settlement
 
 
 class Store:
@@ -76,17 +76,6 @@ def test_it_tries_again_until_redis_is_there(
 
     eventually(lambda: told.results == {"a": DONE})
     assert store.batches == [["a"]] * 3
-
-
-def test_a_full_queue_does_not_hold_up_the_others(
-    committer: Committer, store: Store, told: Told
-) -> None:
-    store.says = [[NO_ROOM]]
-    committer.add(told.pending("waits"))
-    eventually(lambda: store.batches == [["waits"]])
-    committer.add(told.pending("goes"))
-
-    eventually(lambda: told.results == {"waits": DONE, "goes": DONE})
 
 
 def test_a_lost_claim_is_told(committer: Committer, store: Store, told: Told) -> None:

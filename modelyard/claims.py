@@ -222,9 +222,13 @@ class Claims:
             taken.append(Claimed(claim.decode(), queue.decode(), message))
         return taken
 
-    def server(self) -> str:
-        """Return which run of which server answers now: another one after a restart or failover."""
-        return str(self._client.info("server")["run_id"])
+    def server(self) -> tuple[str, float]:
+        """Return which run of which server answers now, and what time it is there in seconds.
+
+        It is another one after a restart or a failover, and its clock may have been set.
+        """
+        about = self._client.info("server")
+        return str(about["run_id"]), int(about["server_time_usec"]) / 1e6
 
     def gather(self, queue: str) -> None:
         """Move what other clients put on `queue` with a priority to its end.

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -34,6 +35,11 @@ _leases: dict[tuple[int, str], Leases] = {}
 """The thread for each broker that this process consumes from, by process id and address."""
 
 
+def owner_at(address: str) -> str:
+    """Return what the names of this process's claims at one broker begin with."""
+    return f"{owner}{zlib.crc32(address.encode()):08x}"
+
+
 def keep_leases(
     address: str, make_pool: Callable[[], Any], lease_s: float, queues: Iterable[str]
 ) -> None:
@@ -54,7 +60,7 @@ def keep_leases(
         socket_connect_timeout=min(answer_s, CONNECT_TIMEOUT_S),
         retry=Retry(NoBackoff(), 0),
     )
-    claims = Claims(redis.Redis(connection_pool=pool), lease_s=lease_s, owner=owner)
+    claims = Claims(redis.Redis(connection_pool=pool), lease_s=lease_s, owner=owner_at(address))
     _leases[key] = Leases(claims, ledger, lease_s)
     _leases[key].queues = tuple(queues)
     _leases[key].start()

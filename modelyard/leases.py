@@ -53,6 +53,7 @@ class Leases:
         self._judges_from = clock() + lease_s
         self._last = clock()
         self._server = ""
+        self._ahead_s = 0.0
         self._away = False
         self._renewing = threading.Lock()
         self.queues: tuple[str, ...] = ()
@@ -116,11 +117,14 @@ class Leases:
         """
         with self._renewing:
             gone = self._claims.renew(self._ledger.to_renew(self._claims.owner))
-            server = self._claims.server()
+            server, server_s = self._claims.server()
             now = self._clock()
-            if server != self._server or now - self._last > 2 * self._every_s:
+            late = now - self._last > 2 * self._every_s
+            # A clock that was set forward makes every lease run out at once.
+            set_forward = server_s - now - self._ahead_s > self._every_s
+            if server != self._server or late or set_forward:
                 self._judges_from = now + self._lease_s
-            self._server, self._last = server, now
+            self._server, self._last, self._ahead_s = server, now, server_s - now
             lost = [claim for claim in gone if self._ledger.holds(claim)]
             self._ledger.settled(gone)
         if lost:

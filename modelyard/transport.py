@@ -50,7 +50,7 @@ from modelyard.claims import (
 )
 from modelyard.connect import Connection, SSLConnection
 from modelyard.endings import buried, poisoned
-from modelyard.holdings import keep_leases, ledger, owner
+from modelyard.holdings import keep_leases, ledger, owner_at
 from modelyard.leases import redelivered
 from modelyard.names import (
     BATCH_PREFIX,
@@ -103,7 +103,10 @@ class Channel(kombu_redis.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.claims = Claims(self._create_client(), lease_s=self.lease_s, owner=owner)
+        self._address: str = self.connection.client.as_uri(include_password=True)
+        self.claims = Claims(
+            self._create_client(), lease_s=self.lease_s, owner=owner_at(self._address)
+        )
         self._shares = Shares({})
         self._unacknowledged: set[str] = set()
         self._left = True
@@ -205,9 +208,8 @@ class Channel(kombu_redis.Channel):
         return message
 
     def _keep_leases(self) -> None:
-        address = self.connection.client.as_uri(include_password=True)
         queues = [queue for queue in self.active_queues if queue not in self._unacknowledged]
-        keep_leases(address, self._get_pool, self.lease_s, queues)
+        keep_leases(self._address, self._get_pool, self.lease_s, queues)
 
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()

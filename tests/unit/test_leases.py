@@ -1,6 +1,6 @@
 """When a worker takes over the claims of others, and when it had better not."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import pytest
@@ -23,14 +23,15 @@ class FakeClaims:
         self.away = False
         self.run = "first"
         self.taken_over = 0
+        self.clock_s: Callable[[], float] = float
 
     def renew(self, claims: Iterable[str]) -> list[str]:
         if self.away:
             raise redis.ConnectionError("away")
         return []
 
-    def server(self) -> str:
-        return self.run
+    def server(self) -> tuple[str, float]:
+        return self.run, self.clock_s()
 
     def settle(self, settlements: Any) -> list[int]:
         return [1 for _ in settlements]
@@ -46,6 +47,8 @@ class Worker:
     def __init__(self) -> None:
         self.now = 1000.0
         self.claims: Any = FakeClaims()
+        self.set_forward_s = 0.0
+        self.claims.clock_s = lambda: self.now + 5_000.0 + self.set_forward_s
         self.leases = Leases(
             cast("Any", self.claims), Ledger(), LEASE_S, clock=lambda: self.now, draw=lambda: 1.0
         )
@@ -97,3 +100,11 @@ def test_who_is_new_at_a_server_takes_nothing_over_for_a_lease(worker: Worker) -
     worker.claims.run = "promoted"
     assert worker.rounds(3) == 0
     assert worker.rounds(2) == 2
+
+
+def test_a_server_whose_clock_is_set_forward_makes_nobody_take_over_for_a_lease(
+    worker: Worker,
+) -> None:
+    worker.set_forward_s = 3600.0
+    assert worker.rounds(3) == 0
+    assert worker.rounds(3) == 3

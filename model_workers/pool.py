@@ -19,6 +19,7 @@ import asyncio
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -52,6 +53,8 @@ FINISHERS = 4
 
 STORE_TIMEOUT_S = 20.0
 """A Redis that does not answer for so long is taken to be away."""
+
+SWITCH_S = 0.0005
 
 STOP_POLL_S = 0.1
 
@@ -125,6 +128,9 @@ class AsyncioPool(BasePool):
     # -- Celery's side: the main thread
 
     def on_start(self) -> None:
+        # The threads hand each other short pieces of work: none may sit on the lock for long.
+        # https://docs.python.org/3/library/sys.html#sys.setswitchinterval
+        sys.setswitchinterval(SWITCH_S)
         self._thread.start()
         self._committer.start()
 

@@ -43,8 +43,9 @@ check: .venv/.installed ## Check format, style, types and the layers
 bench: .venv/.installed ## Measure speed, beside a plain Celery app
 	$(BIN)/python -m benchmarks
 
+# CHAOS="--keep FOLDER" lets a run that was interrupted go on; more options: python -m chaos --help.
 chaos: .venv/.installed ## Run every storm over real processes, beside a plain Celery app
-	cd tests && ../$(BIN)/python -m chaos --write ../docs/reliability.md
+	cd tests && ../$(BIN)/python -m chaos --write ../docs/reliability.md $(CHAOS)
 
 # UPGRADE=--upgrade takes the newest versions; without it only what pyproject.toml asks for changes.
 lock: .venv/.requirements ## Pin the requirements again, from pyproject.toml

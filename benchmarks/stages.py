@@ -37,7 +37,7 @@ Probes = tuple[tuple[str, str], ...]
 
 BROKER: Probes = (
     ("claim messages (one script for many)", "modelyard.transport:Channel._claim"),
-    ("read the envelopes", "modelyard.transport:Channel._deliver_all"),
+    ("read the envelopes", "modelyard.handover:Handover.deliver"),
     ("acknowledge", "modelyard.transport:Channel.settle_acks"),
     ("acknowledge", "modelyard.transport:Channel.basic_ack"),
     ("wake up, look for messages", "modelyard.transport:Channel._brpop_read"),
@@ -51,7 +51,7 @@ PROBES: Mapping[str, Probes] = {
         ("check the request", "modelyard.client:prepare"),
         ("encode the message", "modelyard.submission:envelope"),
         ("publish", "modelyard.outbox:Outbox.put"),
-        ("hear that it is answered", "modelyard.waiter:Waiter._heard"),
+        ("hear that it is answered", "modelyard.waiter:Waiter._hear"),
         ("fetch the answer", "modelyard.waiter:Waiter._read"),
         ("decode the answer", "modelyard.expected:read_outcome"),
     ),

@@ -21,14 +21,34 @@ class Shares:
     def wants(self, queues: Sequence[str], room: int) -> list[Want]:
         """Divide `room` among `queues`, those whose turn it is first."""
         turns = [(self._passes.setdefault(queue, 0.0), queue) for queue in queues]
+        turns.sort()
+        order = [queue for _, queue in turns]
+        shares = self._sure(turns, room)
+        turns = [(at + shares[queue] * self._stride(queue), queue) for at, queue in turns]
         heapq.heapify(turns)
-        order = [queue for _, queue in sorted(turns)]
-        shares = dict.fromkeys(queues, 0)
-        for _ in range(room):
+        for _ in range(room - sum(shares.values())):
             at, queue = turns[0]
             shares[queue] += 1
             heapq.heapreplace(turns, (at + self._stride(queue), queue))
         return [Want(queue, shares[queue], room) for queue in order]
+
+    def _sure(self, turns: Sequence[tuple[float, str]], room: int) -> dict[str, int]:
+        """Return how many turns each has for certain: all but a few of `room`.
+
+        `turns` are sorted. Were messages divisible, all passes would come to one level, but for
+        those above it.
+        """
+        shares = {queue: 0 for _, queue in turns}
+        weight = moved = level = 0.0
+        for at, queue in turns:
+            if weight and at >= level:
+                break
+            weight += 1.0 / self._stride(queue)
+            moved += at / self._stride(queue)
+            level = (room + moved) / weight
+        for at, queue in turns:
+            shares[queue] = max(0, int((level - at) / self._stride(queue)) - 1)
+        return shares
 
     def took(self, wants: Sequence[Want], counts: Mapping[str, int]) -> None:
         """Note what the queues gave of what was wanted of them."""

@@ -26,9 +26,9 @@ def bury(body: Any, message: Any, error: BaseException | None = None) -> None:
     """End a message of no task, or one whose fields Celery refuses."""
     task = message.headers.get("task") if isinstance(message.headers, dict) else None
     words = "" if error is None else f": {type(error).__name__}"
-    message.channel.bury(message, f"no worker here has a task for it ({task!r}{words})")
+    message.channel.handover.bury(message, f"no worker here has a task for it ({task!r}{words})")
 
 
 def bury_undecodable(message: Any, error: BaseException) -> None:
     """End a message whose body can't be read."""
-    message.channel.bury(message, f"its body can't be read: {type(error).__name__}")
+    message.channel.handover.bury(message, f"its body can't be read: {type(error).__name__}")

@@ -7,8 +7,9 @@ kombu's own):
   there is room for. kombu pops a message first and notes it afterwards.
 - *Waking up*: a worker that found nothing waits with BRPOP, but for a token and not for a message.
   Whoever puts messages leaves one token, and a worker that leaves messages behind leaves one too.
-  Tokens are hints: one that is lost costs `poll_s`, after which a worker looks anyway; so it does
-  for producers that know nothing of tokens (any Celery client).
+  Its next claim is sent along behind the BRPOP, and made by the server in the moment in which that
+  ends. Tokens are hints: one that is lost costs `poll_s`, after which a worker claims anyway; so it
+  does for producers that know nothing of tokens (any Celery client).
 - *Acks* are collected, and go along with the next claim or `ACK_DELAY_S` later.
 - *Leases* replace the visibility timeout: `modelyard.leases`.
 - *Once*: a message whose headers hold `ONCE_HEADER` is put into its queue only if no message with
@@ -23,14 +24,14 @@ supported, as in kombu.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from queue import Empty
 from typing import Any, ClassVar, Final
 
 import redis
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as kombu_redis
-from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
@@ -42,26 +43,25 @@ from modelyard.claims import (
     Back,
     Claimed,
     Claims,
-    End,
     New,
     Want,
+    claimed_of,
     put,
     put_args,
 )
 from modelyard.connect import Connection, SSLConnection
-from modelyard.endings import buried, poisoned
+from modelyard.handover import Handover
 from modelyard.holdings import keep_leases, ledger, owner_at
 from modelyard.leases import redelivered
 from modelyard.names import (
     BATCH_PREFIX,
-    CANCELLED_KEY,
     DELIVERIES_HEADER,
     ONCE_HEADER,
     WAKE_KEY_PREFIX,
     in_lane,
 )
 from modelyard.qos import QoS
-from modelyard.received import QUEUE_FIELD, UNREADABLE, read
+from modelyard.received import QUEUE_FIELD
 from modelyard.redis_errors import passes
 from modelyard.shares import Shares
 
@@ -73,8 +73,15 @@ ACK_DELAY_S: Final = 0.01
 CLAIM_PAUSE_S: Final = 0.002
 """How long a worker with little room waits for more of it before it claims again."""
 
-MAX_DELIVERIES: Final = 5
-"""A message that is delivered for this time, and never came to an end, is a dead letter."""
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be claimed: of which queues how much, `room` in all, by whose turns."""
+
+    queues: list[Want]
+    room: int
+    shares: Shares
+
 
 consumed_at: float = time.monotonic()
 """When this process last looked for messages, by `time.monotonic`."""
@@ -86,7 +93,7 @@ class Channel(kombu_redis.Channel):
     Transport options: `lease_s`; `poll_s`, after which a worker that waits looks at its queues;
     `queue_limits`, of how many messages of a queue (its batch lane included) a process may have at
     a time; `batch_share`, what batch lanes get of the room while interactive ones have work too.
-    `after_delivery` is called, and emptied, when all that was claimed at a time was delivered.
+    `unacknowledged` are the queues that are consumed without acks.
     """
 
     QoS: Any = QoS
@@ -108,13 +115,15 @@ class Channel(kombu_redis.Channel):
             self._create_client(), lease_s=self.lease_s, owner=owner_at(self._address)
         )
         self._shares = Shares({})
-        self._unacknowledged: set[str] = set()
+        self.handover = Handover(self, self.claims)
+        self.unacknowledged: set[str] = set()
+        self._ahead: Wanted | None = None
         self._left = True
         self._blocked: set[str] = set()
         self._soon: Any = None
-        self.after_delivery: list[Callable[[], object]] = []
         self._ack_timer: Any = None
-        self.cancelled = 0
+        self._acks_due = 0.0
+        self._any_cancelled = False
 
     # -- putting
 
@@ -160,6 +169,7 @@ class Channel(kombu_redis.Channel):
         if hub is None or self.closed:
             self.settle_acks()
         else:
+            self._acks_due = time.monotonic() + ACK_DELAY_S
             self._ack_timer = hub.call_later(ACK_DELAY_S, self._settle_acks_later)
 
     def _settle_acks_later(self) -> None:
@@ -193,9 +203,9 @@ class Channel(kombu_redis.Channel):
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         if no_ack:  # replies to remote control, say: nobody will acknowledge them
-            self._unacknowledged.add(queue)
+            self.unacknowledged.add(queue)
         else:
-            self._unacknowledged.discard(queue)
+            self.unacknowledged.discard(queue)
         consuming = super().basic_consume(queue, no_ack, *args, **kwargs)
         if not no_ack:
             self._keep_leases()
@@ -208,7 +218,7 @@ class Channel(kombu_redis.Channel):
         return message
 
     def _keep_leases(self) -> None:
-        queues = [queue for queue in self.active_queues if queue not in self._unacknowledged]
+        queues = [queue for queue in self.active_queues if queue not in self.unacknowledged]
         keep_leases(self._address, self._get_pool, self.lease_s, queues)
 
     def _update_queue_cycle(self) -> None:
@@ -224,12 +234,15 @@ class Channel(kombu_redis.Channel):
 
     def _groups(self) -> list[tuple[list[str], int]]:
         """Return which queues share how much room."""
-        room = self.qos.room
+        room, queues = self.qos.room, self.active_queues
         if not self.queue_limits:
-            return [(list(self.active_queues), room)] if self.active_queues else []
+            return [(queues, room)] if queues else []
         groups: dict[str, list[str]] = {}
-        for queue in self.active_queues:
+        for queue in queues:
             groups.setdefault(in_lane(queue, batch=False), []).append(queue)
+        (base, *others) = groups or ("",)
+        if not others and self.queue_limits.get(base, room) >= self.qos.prefetch_count:
+            return [(queues, room)] if queues else []
         self.qos._flush()
         taken = dict.fromkeys(groups, 0)
         for message in self.qos._delivered.values():
@@ -240,9 +253,7 @@ class Channel(kombu_redis.Channel):
 
     def look(self) -> bool:
         """Claim and deliver what there is room for; return whether there was anything."""
-        global consumed_at  # noqa: PLW0603 - the health of the process, not of this channel
-        found = False
-        left = False
+        found = left = False
         self._blocked = set()
         for queues, room in self._groups():
             if self.qos.room <= 0:
@@ -251,105 +262,48 @@ class Channel(kombu_redis.Channel):
             if room <= 0:
                 self._blocked.update(queues)
                 continue
-            room = min(room, self.qos.room, AT_ONCE)  # noqa: PLW2901
-            claimed = self._claim(queues, room)
+            want = self._want(queues, min(room, self.qos.room))
+            claimed = self._claim(want)
             found = found or bool(claimed)
-            left = left or len(claimed) >= room
-            self._deliver_all(claimed)
+            left = left or len(claimed) >= want.room
+            self.handover.deliver(claimed, cancelled=self._any_cancelled)
         self._left = left
-        consumed_at = time.monotonic()
+        self._note_look()
         return found
 
-    def _claim(self, queues: list[str], room: int) -> list[Claimed]:
-        wants: list[Want] = self._shares.wants(queues, room)
+    def _want(self, queues: list[str], room: int) -> Wanted:
+        room = min(room, AT_ONCE)
+        return Wanted(self._shares.wants(queues, room), room, self._shares)
+
+    def _claim(self, want: Wanted) -> list[Claimed]:
         acks = ledger.take_acks()
         try:
-            claimed, self.cancelled = self.claims.claim(wants, room, acks)
+            said = self.claims.claim(want.queues, want.room, acks)
         except (redis.RedisError, OSError) as error:
             ledger.give_back_acks(acks)
-            if isinstance(error, self.connection_errors) or not passes(error):
-                raise
-            # A server that refuses may be a replica by now: connect again, and again.
-            raise redis.ConnectionError(f"Redis refuses to be written to: {error}") from error
+            raise self._lost(error) from error
+        return self._claimed(want, *said)
+
+    def _claimed(self, want: Wanted, claimed: list[Claimed], cancelled: int) -> list[Claimed]:
+        """Note what was claimed."""
+        self._any_cancelled = cancelled > 0
         counts: dict[str, int] = {}
         for each in claimed:
             counts[each.queue] = counts.get(each.queue, 0) + 1
-        self._shares.took(wants, counts)
+        want.shares.took(want.queues, counts)
         ledger.claimed(each.claim for each in claimed)
         return claimed
 
-    def _deliver_all(self, claimed: list[Claimed]) -> None:
-        """Hand messages to their consumers; what is none, poison or cancelled ends here."""
-        try:
-            wanted = []
-            for each in claimed:
-                try:
-                    wanted.append((each, read(each)))
-                except UNREADABLE as error:
-                    self._bury(each, f"no task message: {type(error).__name__}: {error}")
-            cancelled = self._cancelled([raw["headers"].get("id") for _, raw in wanted])
-            for each, raw in wanted:
-                self._deliver_one(each, raw, cancelled)
-        finally:
-            # If that ended early: what was not handed over is not ours, and its lease runs out.
-            self.qos._flush()
-            ledger.settled(each.claim for each in claimed if each.claim not in self.qos._delivered)
-        if ledger.owes:
-            self.ack_soon()
-        waiting, self.after_delivery = self.after_delivery, []
-        for act in waiting:
-            act()
+    def _lost(self, error: Exception) -> Exception:
+        """Return what to raise for an error of the broker."""
+        if isinstance(error, self.connection_errors) or not passes(error):
+            return error
+        # A server that refuses may be a replica by now: connect again, and again.
+        return redis.ConnectionError(f"Redis refuses to be written to: {error}")
 
-    def _deliver_one(self, each: Claimed, raw: dict[str, Any], cancelled: set[str]) -> None:
-        id, lost = raw["headers"].get("id"), raw["headers"].get(DELIVERIES_HEADER, 0)
-        if id in cancelled:
-            logger.info("request %s was cancelled", id)
-            ledger.ack(each.claim)
-            return
-        try:
-            if lost + 1 >= MAX_DELIVERIES:
-                logger.error("request %s is a dead letter: %d workers were lost", id, lost)
-                self._end(poisoned(each, self.Message(raw, channel=self), lost))
-                return
-            self.connection._deliver(raw, each.queue)
-        except (redis.ConnectionError, redis.TimeoutError, OSError):
-            raise
-        except Exception as error:
-            # It would end this worker, and every other one that it is given to.
-            logger.exception("the worker failed on message %s", id)
-            self.qos._delivered.pop(each.claim, None)
-            self._bury(each, f"the worker failed on it: {type(error).__name__}", id)
-        else:
-            if each.queue in self._unacknowledged:
-                ledger.ack(each.claim)
-
-    def _cancelled(self, ids: list[Any]) -> set[str]:
-        """Return which of these were cancelled, and forget them: they have their outcome."""
-        named = [id for id in ids if isinstance(id, str)]
-        if not self.cancelled or not named:
-            return set()
-        with self.conn_or_acquire() as client:
-            scores = client.zmscore(CANCELLED_KEY, named)
-            found = {id for id, score in zip(named, scores, strict=True) if score is not None}
-            if found:
-                client.zrem(CANCELLED_KEY, *found)
-        return found
-
-    def _bury(self, claimed: Claimed, why: str, id: str | None = None) -> None:
-        logger.warning("a message of %s is a dead letter: %s", claimed.queue, why)
-        self._end(buried(claimed, why, id))
-
-    def bury(self, message: Any, why: str) -> None:
-        """End a message in hand that nobody here can do anything with."""
-        tag = message.delivery_tag
-        claimed = Claimed(tag, message._raw[QUEUE_FIELD], dumps(message._raw).encode())
-        id = message.headers.get("id") if isinstance(message.headers, dict) else None
-        self._bury(claimed, why, id)
-        virtual.QoS.ack(self.qos, tag)
-
-    def _end(self, end: End) -> None:
-        self.claims.settle([end])
-        ledger.settled([end.claim])
+    def _note_look(self) -> None:
+        global consumed_at  # noqa: PLW0603 - the health of the process, not of this channel
+        consumed_at = time.monotonic()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Claim what is known to be there, or wait for a token."""
@@ -364,13 +318,21 @@ class Channel(kombu_redis.Channel):
         ]
         if not keys and not self._left:
             return
-        self._in_poll: Any = self.client.connection
+        connection = self.client.connection
+        self._in_poll: Any = connection
         self._brpop_sent_at: Any = time.monotonic()
         if self._left:
             # The hub must turn, for remote control and timers, and then look again.
-            self.client.connection.send_command("PING")
+            connection.send_command("PING")
             return
-        self.client.connection.send_command("BRPOP", *keys, self.poll_s)
+        if ledger.owes and time.monotonic() >= self._acks_due:
+            self.settle_acks()  # a hub that does not turn yet calls no timers
+        commands: list[tuple[Any, ...]] = [("BRPOP", *keys, self.poll_s)]
+        groups = self._groups()
+        if len(groups) == 1 and groups[0][1] > 0:
+            self._ahead = self._want(*groups[0])
+            commands.append(self.claims.claim_command(self._ahead.queues, self._ahead.room))
+        connection.send_packed_command(connection.pack_commands(commands))
 
     def look_soon(self) -> None:
         """There is room again: look a moment later, when there may be more of it."""
@@ -392,14 +354,21 @@ class Channel(kombu_redis.Channel):
         )
 
     def _brpop_read(self, **options: Any) -> bool:
+        want, self._ahead = self._ahead, None
+        connection = self.client.connection
         try:
-            self.client.parse_response(self.client.connection, "BRPOP", **options)
-        except self.connection_errors:
-            self.client.connection.disconnect()
-            raise
+            self.client.parse_response(connection, "BRPOP", **options)
+            said = connection.read_response() if want is not None else None
+        except redis.exceptions.NoScriptError:
+            said = None  # it is sent whole by the look below
+        except (redis.RedisError, OSError) as error:
+            connection.disconnect()  # what it claimed, if it did, comes when its lease ends
+            raise self._lost(error) from error
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
+        if want is not None and said is not None:
+            return self._take(want, *claimed_of(want.queues, said))
         if self._closing or not self.qos.can_consume():
             self._left = True
             raise Empty
@@ -407,9 +376,38 @@ class Channel(kombu_redis.Channel):
             raise Empty
         return True
 
+    def _take(self, want: Wanted, claimed: list[Claimed], cancelled: int) -> bool:
+        """Deliver what was claimed ahead, when there was something or after `poll_s`.
+
+        Raises `Empty` if there is nothing.
+        """
+        consumed = () if self._closing else self.active_queues
+        self.handover.give_back([each for each in claimed if each.queue not in consumed])
+        mine = self._claimed(want, [each for each in claimed if each.queue in consumed], cancelled)
+        if mine and time.monotonic() - self._brpop_sent_at > self.lease_s / 3:
+            # It lay in the socket while this process was busy: nobody renewed these claims.
+            mine = self._still_ours(mine)
+        self._left = len(claimed) >= want.room
+        self._blocked = set()
+        self._note_look()
+        if not mine:
+            raise Empty
+        self.handover.deliver(mine, cancelled=self._any_cancelled)
+        return True
+
+    def _still_ours(self, claimed: list[Claimed]) -> list[Claimed]:
+        names = [each.claim for each in claimed]
+        try:
+            gone = set(self.claims.renew(names))
+        except (redis.RedisError, OSError) as error:
+            ledger.settled(names)  # their leases run out
+            raise self._lost(error) from error
+        ledger.settled(gone)
+        return [each for each in claimed if each.claim not in gone]
+
     def _get(self, queue: str, timeout: float | None = None) -> Any:
         """Claim one message, for `basic_get`."""
-        claimed = self._claim([queue], 1)
+        claimed = self._claim(self._want([queue], 1))
         if not claimed:
             raise Empty
         self._keep_leases()

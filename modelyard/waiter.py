@@ -1,17 +1,19 @@
 """Waiting for outcomes: one thread and one subscription, however many requests.
 
-Workers publish the ids of outcomes, one a line, on the channel of the client that submitted them. A
-waiter subscribes to that channel first and reads the results after, so nothing falls between the
-two. It reads everything it still waits for again after a lost connection, and from time to time
-(`SWEEP_S`) in case a notice was dropped. An id that another client submitted is heard on Celery's
-own channel. Only the thread talks to Redis: who asks it for something waits for no socket.
+Workers publish the ids of outcomes, each with its result if that is short, on the channel of the
+client that submitted them (`modelyard/lua/settle.lua`). A waiter subscribes to that channel first
+and reads the results after, so nothing falls between the two. It reads everything it still waits
+for again after a lost connection, and from time to time (`SWEEP_S`) in case a notice was dropped.
+An id that another client submitted is heard on Celery's own channel. Only the thread talks to
+Redis: who asks it for something waits for no socket.
 """
 
 import logging
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -201,11 +203,11 @@ class Waiter:
                 del unswept[-SWEEP_AT_ONCE:]
                 next_sweep = time.monotonic() + SWEEP_S
             if not ready:
-                ready = self._heard(pubsub, bell)
+                ready = self._hear(pubsub, bell)
                 if 0 < len(ready) < MANY <= len(self._expected):
                     # Each read costs about as much as ten of its results.
                     self._closed.wait(PAUSE_S)
-                    ready += self._heard(pubsub, None)
+                    ready += self._hear(pubsub, None)
             self._read(client, pubsub, ready)
             for _, seen in looks:
                 seen.set()
@@ -220,19 +222,29 @@ class Waiter:
             pubsub.subscribe(*(RESULT_KEY_PREFIX + id for id in some))
         return own
 
-    def _heard(self, pubsub: Any, bell: Bell | None) -> list[str]:
-        """Return the ids that a notice came for, waiting up to a second for one or the bell."""
+    def _hear(self, pubsub: Any, bell: Bell | None) -> list[str]:
+        """Hear notices, waiting up to a second for one or the bell; return what has to be read."""
         connection = pubsub.connection
         if bell is not None and not connection.can_read(timeout=0):  # nothing in its buffers either
             bell.wait(connection._sock, 1.0)
         ids: list[str] = []
-        while len(ids) < READ_AT_ONCE and (message := pubsub.get_message(timeout=0)):
+        told: dict[str, bytes | Outcome] = {}
+        for _ in range(READ_AT_ONCE):
+            message = pubsub.get_message(timeout=0)
+            if not message:
+                break
             channel = message["channel"].decode()
             if channel != self._channel and message["type"] in {"subscribe", "message"}:
                 ids.append(channel.removeprefix(RESULT_KEY_PREFIX))
             elif message["type"] == "message":
-                # Anybody may publish here.
-                ids += message["data"].decode(errors="replace").split("\n")
+                for id, raw in notices(message["data"]):
+                    outcome = arrived(raw, id) if raw and id in self._expected else None
+                    if outcome is None:
+                        ids.append(id)
+                    else:
+                        told[id] = outcome
+        if foreign := self._settle(told):
+            pubsub.unsubscribe(*(RESULT_KEY_PREFIX + id for id in foreign))
         return ids
 
     def _read(self, client: redis.Redis, pubsub: Any, ids: Sequence[str]) -> None:
@@ -266,6 +278,13 @@ class Waiter:
             self._foreign.clear()
         for expected in every.values():
             expected.settle(error)
+
+
+def notices(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the ids and results of what was published. Anybody may publish anything here."""
+    lines = data.split(b"\n")
+    for id, raw in zip_longest(lines[::2], lines[1::2], fillvalue=b""):
+        yield id.decode(errors="replace"), raw
 
 
 def chunks(ids: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -103,7 +103,7 @@ class Batch:
         """Take one message; it is routed with all that was claimed together with it."""
         self._messages.append(message)
         if len(self._messages) == 1:
-            message.channel.after_delivery.append(self.flush)
+            message.channel.handover.after.append(self.flush)
 
     def flush(self) -> None:
         """Route what is there, waiting while Redis refuses to be written to.

@@ -11,6 +11,8 @@
 -- Returns for each operation: 1 if it was done, 0 if the claim was lost (an end: if there was an
 --   outcome already).
 --
+-- The channel of a client is told two lines for each outcome: the id, and the result, or nothing if
+-- that is long or has lines itself.
 local claims, leases = KEYS[1], KEYS[2]
 -- The first write needs no memory, so a server that is full lets work in hand come to its end. A
 -- server that takes no writes at all refuses it, and then nothing has happened.
@@ -72,7 +74,8 @@ while at <= #ARGV do
             redis.call('PUBLISH', key, result)
             if channel ~= '' then
                 told[channel] = told[channel] or {}
-                table.insert(told[channel], id)
+                local short = #result <= 4096 and not string.find(result, '\n', 1, true)
+                table.insert(told[channel], id .. '\n' .. (short and result or ''))
             end
             done = 1
         elseif stored == result then

@@ -2,7 +2,7 @@
 
 Without `--storm` all of them run, over modelyard and over the peer, each on fresh processes. Exit
 code 1 if modelyard broke a promise. The seed decides the faults; it is printed, and `--seed` takes
-it again.
+it again. With `--keep` a run that was interrupted goes on where it was.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
+
+from pydantic import TypeAdapter
 
 from benchmarks.results import stamp
 from chaos import systems
@@ -36,6 +38,7 @@ PEER_PATIENCE_S: Final = 120.0
 DEFAULT_LEASE_S: Final = 10.0
 WITH_DEFAULT_LEASE: Final = ("kill-workers", "mixed")
 """These run with the default lease too, in the long run."""
+RAN: Final = TypeAdapter(Ran)
 
 
 def load_of(storm: Storm, requests: int, per_s: float, lease_s: float) -> Load:
@@ -102,10 +105,10 @@ def plan(options: argparse.Namespace) -> list[tuple[Storm, systems.System, float
     """Return what is to run: storm, system and lease."""
     storms = [BY_NAME[name] for name in options.storm] or list(STORMS)
     make: list[Callable[[], systems.System]] = [systems.ours, systems.peer]
-    if options.storm:
-        make = [systems.peer] if options.peer else [systems.ours]
+    if options.storm or options.only:
+        make = [systems.peer] if options.only == "peer" else [systems.ours]
     runs = [(storm, system(), options.lease_s) for storm in storms for system in make]
-    if not options.storm:
+    if not options.storm and options.only != "peer":
         extra = [BY_NAME[name] for name in WITH_DEFAULT_LEASE]
         runs += [(storm, systems.ours(), DEFAULT_LEASE_S) for storm in extra]
     return runs
@@ -121,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-s", type=float, default=PER_S, help="pace of the submits")
     parser.add_argument("--lease-s", type=float, default=LEASE_S)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--peer", action="store_true", help="the plain Celery app instead")
+    parser.add_argument("--only", choices=("ours", "peer"), help="of the two systems")
+    parser.add_argument("--keep", type=Path, help="a folder of results: what is there is not run")
     parser.add_argument("--keep-logs", type=Path, help="a folder for all logs")
     parser.add_argument("--write", type=Path, help="a page to write the tables into")
     options = parser.parse_args(arguments)
@@ -138,11 +142,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logs = options.keep_logs.resolve() / f"{storm.name}-{system.key}-{lease_s:g}s"
             shutil.rmtree(logs, ignore_errors=True)
             logs.mkdir(parents=True)
+        kept = options.keep and options.keep / f"{storm.name}-{system.key}-{lease_s:g}s.json"
+        if kept and kept.exists():
+            runs.append(RAN.validate_json(kept.read_bytes()))
+            continue
         print(f"{storm.name}, {system.name}, seed {seed}: {storm.about}", flush=True)
         began = time.monotonic()
         load = load_of(storm, count, options.per_s, lease_s)
         ran = one(storm, system, load, lease_s, seed, logs)
         runs.append(ran)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_bytes(RAN.dump_json(ran, indent=2))
         print(f"  {time.monotonic() - began:.0f} s; {details(ran.report)}")
         for failure in ran.failures:
             print(f"  BROKEN: {failure}", flush=True)

@@ -1,8 +1,9 @@
 """Claims on a real Redis: a message is in one place, and the first outcome of a request stands."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from modelyard.claims import (
     Back,
     Claimed,
     Claims,
+    End,
     Hop,
     New,
     Settlement,
@@ -328,7 +330,23 @@ def test_whoever_waits_hears_of_each_outcome_once(client: FaultyRedis) -> None:
         settle(client, [*ends, end_of("", "b", "REVOKED")])
         client.publish("modelyard:answers:client", "last")
         told = list(iter(lambda: next_message(heard), b"last"))
-    assert told == [ends[0].result, b"a\nb\nc"]
+    whole = "\n".join(f"{end.id}\n{stored_text(end)}" for end in ends)
+    assert told == [ends[0].result, whole.encode()]
+
+
+def stored_text(end: End) -> str:
+    return end.result if isinstance(end.result, str) else end.result.decode()
+
+
+def test_a_notice_holds_no_long_result_and_none_that_has_lines(client: FaultyRedis) -> None:
+    with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
+        heard.subscribe("modelyard:answers:client")
+        heard.get_message(timeout=5)
+        answer = json.dumps({"status": "SUCCESS", "result": "x" * 9000})
+        long = replace(end_of("", "a"), result=answer)
+        lines = replace(end_of("", "b"), result='{"status":\n"SUCCESS"}')
+        assert settle(client, [long, lines]) == [DONE, DONE]
+        assert next_message(heard) == b"a\n\nb\n"
 
 
 def next_message(heard: redis.client.PubSub) -> bytes:

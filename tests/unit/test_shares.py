@@ -68,3 +68,26 @@ def test_all_room_is_given_away(queues: list[str], room: int) -> None:
 
     assert sum(want.share for want in wants) == room
     assert {want.queue for want in wants} == set(queues)
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.floats(0.05, 5), min_size=1),
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=6),
+    st.integers(0, 400),
+)
+def test_the_shares_are_those_of_turns_taken_one_by_one(
+    weights: dict[str, float], before: list[tuple[int, int]], room: int
+) -> None:
+    shares = Shares(weights)
+    for queued, earlier in before:
+        taken(shares, dict.fromkeys(weights, queued), earlier)
+    passes = {queue: shares._passes.get(queue, 0.0) for queue in weights}
+    expected = dict.fromkeys(weights, 0)
+    for _ in range(room):
+        queue = min(weights, key=lambda each: (passes[each], each))
+        expected[queue] += 1
+        passes[queue] += 1 / weights[queue]
+
+    found = {want.queue: want.share for want in shares.wants(list(weights), room)}
+
+    assert all(abs(found[queue] - expected[queue]) <= 1 for queue in weights)

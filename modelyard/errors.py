@@ -65,7 +65,15 @@ class BrokerFull(BrokerError):
 
 
 class QueueFull(BrokerError):
-    """The queue, or the store of dead letters, has as much as it may: submit later."""
+    """The queue, or the store of dead letters, has as much as it may: submit later.
+
+    `accepted` of `total` requests were accepted before.
+    """
+
+    def __init__(self, message: str, accepted: int = 0, total: int = 1) -> None:
+        super().__init__(message)
+        self.accepted = accepted
+        self.total = total
 
 
 class ResultTimeout(ModelyardError, TimeoutError):
@@ -103,7 +111,11 @@ class RequestFailed(ModelyardError):
 
 
 class RequestRevoked(ModelyardError):
-    """The request was revoked before it was answered."""
+    """The request `id` was revoked before it was answered."""
+
+    def __init__(self, message: str, id: str = "") -> None:
+        super().__init__(message)
+        self.id = id
 
 
 class FailureKind(StrEnum):

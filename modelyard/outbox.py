@@ -186,7 +186,9 @@ class Delivery:
             waited = f" within {self._wait_s:g} s" if self._wait_s else ""
             raise QueueFull(
                 f"{why}; {self._accepted:,} of {len(self._sent):,} requests were accepted{waited}: "
-                "submit the rest later under the same ids, or give a longer wait_s"
+                "submit the rest later under the same ids, or give a longer wait_s",
+                self._accepted,
+                len(self._sent),
             )
         if self._said_s is None or self._waited_s - self._said_s >= SAID_AGAIN_S:
             self._said_s = self._waited_s

@@ -50,7 +50,7 @@ def read_other(raw: bytes | str, id: str) -> Outcome | None:
     if status not in TERMINAL_STATES:
         return None
     if status == "REVOKED":
-        return RequestRevoked(f"request {id} was revoked before it was answered")
+        return RequestRevoked(f"request {id} was revoked before it was answered", id)
     if status == "FAILURE":
         return failure(id, result)
     try:

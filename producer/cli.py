@@ -219,6 +219,15 @@ def submit(
     metadata: Annotated[
         list[str] | None, typer.Option("--meta", help="KEY=VALUE, repeatable.")
     ] = None,
+    id: Annotated[
+        str | None, typer.Option(help="Its id: submitted again, it is not done again.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key again gives the first id back.")
+    ] = None,
+    room_s: Annotated[
+        float, typer.Option(help="For so many seconds, wait for room in a full queue.")
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Submit one request and print its id, or with --wait its answer."""
@@ -234,6 +243,9 @@ def submit(
                 lane=lane,
                 deadline_s=deadline_s,
                 metadata=pairs(metadata or []),
+                id=id,
+                idempotency_key=idempotency_key,
+                wait_s=room_s,
             )
         if not wait:
             print_json({"id": handle.id}) if as_json else plain(handle.id)
@@ -258,6 +270,24 @@ def result(
                 err.print(f"request {id}: no outcome yet (or never heard of); --wait waits for it")
             raise typer.Exit(FAILED)
         show_answer(answer_of(handle, timeout_s, as_json), as_json)
+
+
+@app.command()
+def cancel(
+    id: Annotated[str, typer.Argument(help="The id that submit printed.")],
+    as_json: AsJson = False,
+) -> None:
+    """Cancel a request, in its queue or while it is called for."""
+    with Client(patience_s=PATIENCE_S) as yard:
+        won = yard.handle(id).cancel()
+    if as_json:
+        print_json({"id": id, "cancelled": won})
+    elif won:
+        plain(f"request {id}: cancelled")
+    else:
+        err.print(f"request {id}: it has its outcome already")
+    if not won:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

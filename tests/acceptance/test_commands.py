@@ -299,3 +299,25 @@ def test_metadata_that_is_no_pair_is_refused(broker: dict[str, str]) -> None:
     done = run("submit", "hello", "--meta", "tenant", env=broker)
     assert done.returncode == 2
     assert "KEY=VALUE" in done.stderr
+
+
+def test_a_request_is_known_by_its_key_and_can_be_cancelled(redis_url: str) -> None:
+    env = {"MODELYARD_BROKER_URL": redis_url}  # and no workers
+    first = run("submit", "hello", "--idempotency-key", "k", "--lane", "batch", env=env)
+    again = run("submit", "hello", "--idempotency-key", "k", "--lane", "batch", env=env)
+    assert first.returncode == again.returncode == 0, first.stderr
+    assert first.stdout == again.stdout
+    id = first.stdout.strip()
+
+    done = run("cancel", id, "--json", env=env)
+    assert json.loads(done.stdout) == {"id": id, "cancelled": True}
+    late = run("cancel", id, env=env)
+    assert late.returncode == 1
+    assert "it has its outcome already" in late.stderr
+
+
+def test_a_request_takes_the_id_that_it_is_given(redis_url: str) -> None:
+    env = {"MODELYARD_BROKER_URL": redis_url}  # and no workers
+    assert run("submit", "hello", "--id", "mine", env=env).stdout.strip() == "mine"
+    cancelled = run("cancel", "mine", env=env)
+    assert cancelled.stdout.strip() == "request mine: cancelled", cancelled.stderr

@@ -37,8 +37,6 @@ Probes = tuple[tuple[str, str], ...]
 
 BROKER: Probes = (
     ("claim messages (one script for many)", "modelyard.transport:Channel._claim"),
-    ("claim messages (one script for many)", "modelyard.transport:Channel._take"),
-    ("claim messages (one script for many)", "modelyard.transport:Channel._want"),
     ("read the envelopes", "modelyard.handover:Handover.deliver"),
     ("acknowledge", "modelyard.transport:Channel.settle_acks"),
     ("acknowledge", "modelyard.transport:Channel.basic_ack"),

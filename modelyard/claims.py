@@ -183,19 +183,8 @@ class Claims:
 
         Returns them, and how many requests are cancelled and not forgotten yet.
         """
-        return claimed_of(wants, CLAIM(self._client, *self._claim_args(wants, room, acks)))
-
-    def claim_command(self, wants: Sequence[Want], room: int) -> tuple[Any, ...]:
-        """Return the command by which `claim` claims, for a connection of the caller's own.
-
-        `claimed_of` reads the reply. It raises `NoScriptError` where `claim` has to be called.
-        """
-        return CLAIM.command(*self._claim_args(wants, room, ()))
-
-    def _claim_args(
-        self, wants: Sequence[Want], room: int, acks: Sequence[str]
-    ) -> tuple[list[str], list[Any]]:
-        return (
+        said = CLAIM(
+            self._client,
             [
                 *(CLAIMS_KEY, LEASES_KEY, CANCELLED_KEY),
                 *(key for want in wants for key in (want.queue, WAKE_KEY_PREFIX + want.queue)),
@@ -206,6 +195,11 @@ class Claims:
                 *(number for want in wants for number in (want.share, want.most)),
             ],
         )
+        claimed = [
+            Claimed(said[at + 1].decode(), wants[said[at] - 1].queue, said[at + 2])
+            for at in range(1, len(said), 3)
+        ]
+        return claimed, said[0]
 
     def renew(self, claims: Iterable[str]) -> list[str]:
         """Renew leases, and return the claims that are gone."""
@@ -249,15 +243,6 @@ class Claims:
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
         """Settle claims, and return for each `DONE` or `LOST`."""
         return settle(self._client, settlements)
-
-
-def claimed_of(wants: Sequence[Want], said: Sequence[Any]) -> tuple[list[Claimed], int]:
-    """Return what the script `CLAIM` said: as `Claims.claim`."""
-    claimed = [
-        Claimed(said[at + 1].decode(), wants[said[at] - 1].queue, said[at + 2])
-        for at in range(1, len(said), 3)
-    ]
-    return claimed, said[0]
 
 
 def settle(client: redis.Redis, settlements: Sequence[Settlement]) -> list[int]:

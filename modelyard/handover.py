@@ -8,7 +8,7 @@ import redis
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from modelyard.claims import Back, Claimed, Claims, End
+from modelyard.claims import Claimed, Claims, End
 from modelyard.endings import buried, poisoned
 from modelyard.holdings import ledger
 from modelyard.names import CANCELLED_KEY, DELIVERIES_HEADER
@@ -54,17 +54,6 @@ class Handover:
         waiting, self.after = self.after, []
         for act in waiting:
             act()
-
-    def give_back(self, claimed: Sequence[Claimed]) -> None:
-        """Put back what came for a consumer that is no more; what fails comes with its lease."""
-        if not claimed:
-            return
-        # The oldest last: it is then the first to be taken.
-        backs = [Back(each.claim, each.queue, each.message) for each in claimed[::-1]]
-        try:
-            self._claims.settle(backs)
-        except (redis.RedisError, OSError) as error:
-            logger.warning("%d messages come back when their lease ends: %s", len(backs), error)
 
     def bury(self, message: Any, why: str) -> None:
         """End a message in hand that nobody here can do anything with."""

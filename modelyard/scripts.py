@@ -19,10 +19,6 @@ class Script:
         self.text = resources.files("modelyard").joinpath("lua", f"{name}.lua").read_text("utf-8")
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    def command(self, keys: Sequence[str], args: Iterable[Any]) -> tuple[Any, ...]:
-        """Return the command that runs it on a server that knows it."""
-        return "EVALSHA", self.sha, len(keys), *keys, *args
-
     def __call__(self, client: redis.Redis, keys: Sequence[str], args: Iterable[Any]) -> Any:
         """Run it. Raises `redis.RedisError`."""
         given = (len(keys), *keys, *args)

@@ -7,9 +7,8 @@ kombu's own):
   there is room for. kombu pops a message first and notes it afterwards.
 - *Waking up*: a worker that found nothing waits with BRPOP, but for a token and not for a message.
   Whoever puts messages leaves one token, and a worker that leaves messages behind leaves one too.
-  Its next claim is sent along behind the BRPOP, and made by the server in the moment in which that
-  ends. Tokens are hints: one that is lost costs `poll_s`, after which a worker claims anyway; so it
-  does for producers that know nothing of tokens (any Celery client).
+  Tokens are hints: one that is lost costs `poll_s`, after which a worker looks anyway; so it does
+  for producers that know nothing of tokens (any Celery client).
 - *Acks* are collected, and go along with the next claim or `ACK_DELAY_S` later.
 - *Leases* replace the visibility timeout: `modelyard.leases`.
 - *Once*: a message whose headers hold `ONCE_HEADER` is put into its queue only if no message with
@@ -25,7 +24,6 @@ supported, as in kombu.
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from queue import Empty
 from typing import Any, ClassVar, Final
 
@@ -45,7 +43,6 @@ from modelyard.claims import (
     Claims,
     New,
     Want,
-    claimed_of,
     put,
     put_args,
 )
@@ -72,15 +69,6 @@ ACK_DELAY_S: Final = 0.01
 
 CLAIM_PAUSE_S: Final = 0.002
 """How long a worker with little room waits for more of it before it claims again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be claimed: of which queues how much, `room` in all, by whose turns."""
-
-    queues: list[Want]
-    room: int
-    shares: Shares
 
 
 consumed_at: float = time.monotonic()
@@ -117,12 +105,10 @@ class Channel(kombu_redis.Channel):
         self._shares = Shares({})
         self.handover = Handover(self, self.claims)
         self.unacknowledged: set[str] = set()
-        self._ahead: Wanted | None = None
         self._left = True
         self._blocked: set[str] = set()
         self._soon: Any = None
         self._ack_timer: Any = None
-        self._acks_due = 0.0
         self._any_cancelled = False
 
     # -- putting
@@ -169,7 +155,6 @@ class Channel(kombu_redis.Channel):
         if hub is None or self.closed:
             self.settle_acks()
         else:
-            self._acks_due = time.monotonic() + ACK_DELAY_S
             self._ack_timer = hub.call_later(ACK_DELAY_S, self._settle_acks_later)
 
     def _settle_acks_later(self) -> None:
@@ -253,7 +238,9 @@ class Channel(kombu_redis.Channel):
 
     def look(self) -> bool:
         """Claim and deliver what there is room for; return whether there was anything."""
-        found = left = False
+        global consumed_at  # noqa: PLW0603 - the health of the process, not of this channel
+        found = False
+        left = False
         self._blocked = set()
         for queues, room in self._groups():
             if self.qos.room <= 0:
@@ -262,48 +249,33 @@ class Channel(kombu_redis.Channel):
             if room <= 0:
                 self._blocked.update(queues)
                 continue
-            want = self._want(queues, min(room, self.qos.room))
-            claimed = self._claim(want)
+            room = min(room, self.qos.room, AT_ONCE)  # noqa: PLW2901
+            claimed = self._claim(queues, room)
             found = found or bool(claimed)
-            left = left or len(claimed) >= want.room
+            left = left or len(claimed) >= room
             self.handover.deliver(claimed, cancelled=self._any_cancelled)
         self._left = left
-        self._note_look()
+        consumed_at = time.monotonic()
         return found
 
-    def _want(self, queues: list[str], room: int) -> Wanted:
-        room = min(room, AT_ONCE)
-        return Wanted(self._shares.wants(queues, room), room, self._shares)
-
-    def _claim(self, want: Wanted) -> list[Claimed]:
+    def _claim(self, queues: list[str], room: int) -> list[Claimed]:
+        wants: list[Want] = self._shares.wants(queues, room)
         acks = ledger.take_acks()
         try:
-            said = self.claims.claim(want.queues, want.room, acks)
+            claimed, cancelled = self.claims.claim(wants, room, acks)
         except (redis.RedisError, OSError) as error:
             ledger.give_back_acks(acks)
-            raise self._lost(error) from error
-        return self._claimed(want, *said)
-
-    def _claimed(self, want: Wanted, claimed: list[Claimed], cancelled: int) -> list[Claimed]:
-        """Note what was claimed."""
+            if isinstance(error, self.connection_errors) or not passes(error):
+                raise
+            # A server that refuses may be a replica by now: connect again, and again.
+            raise redis.ConnectionError(f"Redis refuses to be written to: {error}") from error
         self._any_cancelled = cancelled > 0
         counts: dict[str, int] = {}
         for each in claimed:
             counts[each.queue] = counts.get(each.queue, 0) + 1
-        want.shares.took(want.queues, counts)
+        self._shares.took(wants, counts)
         ledger.claimed(each.claim for each in claimed)
         return claimed
-
-    def _lost(self, error: Exception) -> Exception:
-        """Return what to raise for an error of the broker."""
-        if isinstance(error, self.connection_errors) or not passes(error):
-            return error
-        # A server that refuses may be a replica by now: connect again, and again.
-        return redis.ConnectionError(f"Redis refuses to be written to: {error}")
-
-    def _note_look(self) -> None:
-        global consumed_at  # noqa: PLW0603 - the health of the process, not of this channel
-        consumed_at = time.monotonic()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Claim what is known to be there, or wait for a token."""
@@ -318,21 +290,13 @@ class Channel(kombu_redis.Channel):
         ]
         if not keys and not self._left:
             return
-        connection = self.client.connection
-        self._in_poll: Any = connection
+        self._in_poll: Any = self.client.connection
         self._brpop_sent_at: Any = time.monotonic()
         if self._left:
             # The hub must turn, for remote control and timers, and then look again.
-            connection.send_command("PING")
+            self.client.connection.send_command("PING")
             return
-        if ledger.owes and time.monotonic() >= self._acks_due:
-            self.settle_acks()  # a hub that does not turn yet calls no timers
-        commands: list[tuple[Any, ...]] = [("BRPOP", *keys, self.poll_s)]
-        groups = self._groups()
-        if len(groups) == 1 and groups[0][1] > 0:
-            self._ahead = self._want(*groups[0])
-            commands.append(self.claims.claim_command(self._ahead.queues, self._ahead.room))
-        connection.send_packed_command(connection.pack_commands(commands))
+        self.client.connection.send_command("BRPOP", *keys, self.poll_s)
 
     def look_soon(self) -> None:
         """There is room again: look a moment later, when there may be more of it."""
@@ -354,21 +318,14 @@ class Channel(kombu_redis.Channel):
         )
 
     def _brpop_read(self, **options: Any) -> bool:
-        want, self._ahead = self._ahead, None
-        connection = self.client.connection
         try:
-            self.client.parse_response(connection, "BRPOP", **options)
-            said = connection.read_response() if want is not None else None
-        except redis.exceptions.NoScriptError:
-            said = None  # it is sent whole by the look below
-        except (redis.RedisError, OSError) as error:
-            connection.disconnect()  # what it claimed, if it did, comes when its lease ends
-            raise self._lost(error) from error
+            self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
-        if want is not None and said is not None:
-            return self._take(want, *claimed_of(want.queues, said))
         if self._closing or not self.qos.can_consume():
             self._left = True
             raise Empty
@@ -376,38 +333,9 @@ class Channel(kombu_redis.Channel):
             raise Empty
         return True
 
-    def _take(self, want: Wanted, claimed: list[Claimed], cancelled: int) -> bool:
-        """Deliver what was claimed ahead, when there was something or after `poll_s`.
-
-        Raises `Empty` if there is nothing.
-        """
-        consumed = () if self._closing else self.active_queues
-        self.handover.give_back([each for each in claimed if each.queue not in consumed])
-        mine = self._claimed(want, [each for each in claimed if each.queue in consumed], cancelled)
-        if mine and time.monotonic() - self._brpop_sent_at > self.lease_s / 3:
-            # It lay in the socket while this process was busy: nobody renewed these claims.
-            mine = self._still_ours(mine)
-        self._left = len(claimed) >= want.room
-        self._blocked = set()
-        self._note_look()
-        if not mine:
-            raise Empty
-        self.handover.deliver(mine, cancelled=self._any_cancelled)
-        return True
-
-    def _still_ours(self, claimed: list[Claimed]) -> list[Claimed]:
-        names = [each.claim for each in claimed]
-        try:
-            gone = set(self.claims.renew(names))
-        except (redis.RedisError, OSError) as error:
-            ledger.settled(names)  # their leases run out
-            raise self._lost(error) from error
-        ledger.settled(gone)
-        return [each for each in claimed if each.claim not in gone]
-
     def _get(self, queue: str, timeout: float | None = None) -> Any:
         """Claim one message, for `basic_get`."""
-        claimed = self._claim(self._want([queue], 1))
+        claimed = self._claim([queue], 1)
         if not claimed:
             raise Empty
         self._keep_leases()

@@ -9,7 +9,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import redis
 
@@ -26,6 +26,10 @@ from modelyard.submission import ONCE_S, names, prepare, submission
 from modelyard.waiter import Waiter
 
 __all__ = ["ONCE_S", "Client", "Handle", "broker_error", "prepare"]
+
+
+READ_AFTER_S: Final = 0.01
+"""A result that nobody told of is read so long after its submit, and not at once."""
 
 
 class Client:
@@ -222,11 +226,14 @@ class Client:
         def handles() -> list[Handle]:
             # Another client's request is told on another client's channel. An id that was made
             # here and is known was accepted at an earlier try.
+            read_at = time.monotonic() + READ_AFTER_S
             return [
                 Handle(
                     self._inbox,
                     id,
                     own=not known or self._named or (ids is None and id == sent),
+                    # What was accepted a moment ago is hardly answered yet.
+                    read_at=0.0 if known else read_at,
                 )
                 for sent, id, known in delivery.accepted_as()
             ]

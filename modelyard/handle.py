@@ -60,7 +60,10 @@ class Inbox:
         new = [handle for handle in dict.fromkeys(handles) if not handle._waits_at(self.waiter)]
         for own in (True, False):
             some = [handle for handle in new if (handle._own and handle._inbox is self) is own]
-            expected = self.waiter.expect([each.id for each in some], own=own) if some else {}
+            if not some:
+                continue
+            read_at = min(each._read_at for each in some)
+            expected = self.waiter.expect([each.id for each in some], own=own, read_at=read_at)
             for handle in some:
                 handle._waiter, handle._expected = self.waiter, expected[handle.id]
         return [each for handle in handles if (each := handle._expected) is not None]
@@ -87,10 +90,11 @@ class Inbox:
 class Handle:
     """A submitted request: its `id`, and its outcome when there is one."""
 
-    __slots__ = ("_expected", "_inbox", "_own", "_waiter", "id")
+    __slots__ = ("_expected", "_inbox", "_own", "_read_at", "_waiter", "id")
 
-    def __init__(self, inbox: Inbox, id: str, *, own: bool) -> None:
+    def __init__(self, inbox: Inbox, id: str, *, own: bool, read_at: float = 0.0) -> None:
         self.id = id
+        self._read_at = read_at
         self._inbox = inbox
         self._own = own
         self._waiter: Waiter | None = None

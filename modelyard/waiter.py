@@ -12,6 +12,7 @@ import logging
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from multiprocessing.connection import wait
@@ -33,6 +34,7 @@ SWEEP_S = 10.0
 SWEEP_AT_ONCE = 20_000
 """A sweep reads so many ids, and the next one goes on from there."""
 LOOK_S = 0.5
+LISTEN_S = 1.0
 SOCKET_TIMEOUT_S = 5.0
 READ_AT_ONCE = 200
 PAUSE_S = 0.002
@@ -84,15 +86,21 @@ class Waiter:
         self._lock = threading.Lock()
         self._expected: dict[str, Expected] = {}
         self._foreign: set[str] = set()
-        self._new: list[str] = []
+        self._new: list[tuple[str, float]] = []
+        self._soon: deque[tuple[float, str]] = deque()
         self._looks: list[tuple[Sequence[str], threading.Event]] = []
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None
         self.connected = False
 
-    def expect(self, ids: Iterable[str], *, own: bool) -> Mapping[str, Expected]:
-        """Return what is expected per id. `own`: this waiter's channel was given as `reply_to`."""
+    def expect(
+        self, ids: Iterable[str], *, own: bool, read_at: float = 0.0
+    ) -> Mapping[str, Expected]:
+        """Return what is expected per id. `own`: this waiter's channel was given as `reply_to`.
+
+        Own results that are not heard of are read at `read_at`, by `time.monotonic`.
+        """
         with self._lock:
             if self._closed.is_set():
                 raise BrokerUnavailable("the client was closed")
@@ -101,7 +109,7 @@ class Waiter:
                 expected = self._expected.get(id)
                 if expected is None:
                     expected = self._expected[id] = Expected()
-                    self._new.append(id)
+                    self._new.append((id, read_at))
                     if not own:
                         self._foreign.add(id)
                 wanted[id] = expected
@@ -187,7 +195,8 @@ class Waiter:
 
     def _listen(self, client: redis.Redis, pubsub: Any, bell: Bell) -> None:
         with self._lock:
-            self._new = list(self._expected)
+            self._new = [(id, 0.0) for id in self._expected]
+        self._soon.clear()
         unswept: list[str] = []
         next_sweep = time.monotonic() + SWEEP_S
         while not self._closed.is_set():
@@ -213,20 +222,24 @@ class Waiter:
                 seen.set()
 
     def _take_new(self, pubsub: Any) -> list[str]:
-        """Subscribe to what is new and foreign, and return what is new and can be read now."""
+        """Subscribe to what is new and foreign, and return what is to be read now."""
         with self._lock:
             new, self._new = self._new, []
-            foreign = [id for id in new if id in self._foreign]
-            own = [id for id in new if id not in self._foreign]
+            foreign = [id for id, _ in new if id in self._foreign]
+            self._soon += [(read_at, id) for id, read_at in new if id not in self._foreign]
         for some in chunks(foreign):
             pubsub.subscribe(*(RESULT_KEY_PREFIX + id for id in some))
-        return own
+        now, due = time.monotonic(), []
+        while self._soon and (self._soon[0][0] <= now or self._soon[0][1] not in self._expected):
+            due.append(self._soon.popleft()[1])
+        return due
 
     def _hear(self, pubsub: Any, bell: Bell | None) -> list[str]:
         """Hear notices, waiting up to a second for one or the bell; return what has to be read."""
         connection = pubsub.connection
         if bell is not None and not connection.can_read(timeout=0):  # nothing in its buffers either
-            bell.wait(connection._sock, 1.0)
+            until_s = self._soon[0][0] - time.monotonic() if self._soon else LISTEN_S
+            bell.wait(connection._sock, max(0.0, until_s))
         ids: list[str] = []
         told: dict[str, bytes | Outcome] = {}
         for _ in range(READ_AT_ONCE):

@@ -112,9 +112,8 @@ class Batch:
         comes again, and `WorkerShutdown`.
         """
         messages, self._messages = self._messages, []
-        started = time.monotonic()
-        self._send_begin(messages)
-        self._settle([self._route_surely(message) for message in messages], started)
+        started = time.monotonic(), time.time()
+        self._settle([self._route_surely(message) for message in messages], *started)
 
     def _route_surely(self, message: Any) -> Routed:
         """Route one message. One that breaks the router is a dead letter, not the router's end."""
@@ -157,7 +156,7 @@ class Batch:
         )
         return Routed(message, settlement, words)
 
-    def _settle(self, routed: Sequence[Routed], started: float) -> None:
+    def _settle(self, routed: Sequence[Routed], started: float, started_at: float) -> None:
         mine = [each for each in routed if ledger.holds(each.settlement.claim)]
         if not mine:
             return
@@ -177,6 +176,8 @@ class Batch:
             each.message.ack()
         self._state.total_count[self._name] += len(mine)
         took_s = time.monotonic() - started
+        # Nobody waits for events, and somebody for the requests.
+        self._send_begin([each.message for each in mine], started_at)
         self._send_done(mine, took_s)
         lost = sum(
             result != DONE and isinstance(each.settlement, Hop)
@@ -186,7 +187,7 @@ class Batch:
             logger.warning("%d requests were taken over by another router meanwhile", lost)
         logger.info("routed %d requests in %.1f ms", len(mine), 1000 * took_s)
 
-    def _send_begin(self, messages: Sequence[Any]) -> None:
+    def _send_begin(self, messages: Sequence[Any], at: float) -> None:
         events = self._consumer.event_dispatcher
         if events is None or not events.enabled:
             return
@@ -204,8 +205,9 @@ class Batch:
                 retries=0,
                 eta=None,
                 expires=headers.get("expires"),
+                timestamp=at,
             )
-            events.send("task-started", uuid=event_id)
+            events.send("task-started", uuid=event_id, timestamp=at)
 
     def _send_done(self, done: Sequence[Routed], took_s: float) -> None:
         events = self._consumer.event_dispatcher

@@ -190,6 +190,36 @@ def test_a_submit_waits_when_a_models_queue_is_full_and_nobody_else_does(
     assert len(yard.fake.calls) == 52
 
 
+def test_a_worker_of_two_models_serves_one_while_the_other_is_full_and_does_not_spin(
+    yard: Workers, client: Client, store: redis.Redis
+) -> None:
+    gate = Gate()
+    yard.fake.always("provider-small", Reply(gate=gate))
+    yard.start_router()
+    yard.start("both", model_command("small", "large"))
+    waiting = client.submit_many([f"summarize {number}" for number in range(40)])
+    yard.fake.wait_until(lambda fake: fake.in_flight == 20)
+
+    before = commands(store)
+    answered = 0
+    for number in range(10):
+        answered += client.submit(f"hello {number}", models=["large"]).result(30).model == "large"
+    spent = commands(store) - before
+
+    assert answered == 10
+    # Some dozens a request, and what the workers ask again each 20 or 100 ms: a worker that spins
+    # asks thousands of times.
+    assert spent < 2_000
+    assert store.llen(model_queue("small")) == 20
+    gate.open()
+    assert {handle.result(60).model for handle in waiting} == {"small"}
+
+
+def commands(store: redis.Redis) -> int:
+    """Return how many commands Redis was given so far."""
+    return int(store.info("stats")["total_commands_processed"])
+
+
 def test_a_message_with_an_eta_is_routed_when_it_is_due(
     yard: Workers, client: Client, store: redis.Redis
 ) -> None:

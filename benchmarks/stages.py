@@ -38,8 +38,6 @@ Probes = tuple[tuple[str, str], ...]
 BROKER: Probes = (
     ("claim messages (one script for many)", "modelyard.transport:Channel._claim"),
     ("read the envelopes", "modelyard.handover:Handover.deliver"),
-    ("acknowledge", "modelyard.transport:Channel.settle_acks"),
-    ("acknowledge", "modelyard.transport:Channel.basic_ack"),
     ("wake up, look for messages", "modelyard.transport:Channel._brpop_read"),
     ("wake up, look for messages", "modelyard.transport:Channel._brpop_start"),
     ("events", "celery.events.dispatcher:EventDispatcher.send"),

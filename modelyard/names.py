@@ -24,7 +24,7 @@ RESULT_KEY_PREFIX: Final = "celery-task-meta-"
 """Celery's own key (and channel) of a result: any Celery client finds the answer there."""
 
 REPLY_CHANNEL_PREFIX: Final = "modelyard:answers:"
-"""A client's channel: the id of each of its requests is published there with its outcome."""
+"""A client's channel: the id and the result of each of its requests are published there."""
 
 SUBMITTED_KEY_PREFIX: Final = "modelyard:submitted:"
 """The id of the request that was put on a queue under this mark: its id, or the producer's key."""

@@ -226,7 +226,7 @@ class Channel(kombu_redis.Channel):
         for queue in queues:
             groups.setdefault(in_lane(queue, batch=False), []).append(queue)
         (base, *others) = groups or ("",)
-        if not others and self.queue_limits.get(base, room) >= self.qos.prefetch_count:
+        if not others and 0 < self.qos.prefetch_count <= self.queue_limits.get(base, 0):
             return [(queues, room)] if queues else []
         self.qos._flush()
         taken = dict.fromkeys(groups, 0)

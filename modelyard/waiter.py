@@ -24,7 +24,7 @@ from redis.retry import Retry
 
 from modelyard.connect import connect
 from modelyard.errors import BrokerUnavailable
-from modelyard.expected import Expected, arrived
+from modelyard.expected import ANSWERED, Expected, arrived
 from modelyard.names import RESULT_KEY_PREFIX
 from modelyard.outcome import Outcome
 
@@ -243,19 +243,23 @@ class Waiter:
         ids: list[str] = []
         told: dict[str, bytes | Outcome] = {}
         for _ in range(READ_AT_ONCE):
-            message = pubsub.get_message(timeout=0)
-            if not message:
+            if not connection.can_read(timeout=0):
+                pubsub.check_health()
                 break
+            # It has begun to arrive. Without a time for the rest of it a notice that comes in two
+            # pieces would be a lost connection.
+            message = pubsub.get_message(timeout=SOCKET_TIMEOUT_S)
+            if message is None:
+                continue
             channel = message["channel"].decode()
             if channel != self._channel and message["type"] in {"subscribe", "message"}:
                 ids.append(channel.removeprefix(RESULT_KEY_PREFIX))
             elif message["type"] == "message":
                 for id, raw in notices(message["data"]):
-                    outcome = arrived(raw, id) if raw and id in self._expected else None
-                    if outcome is None:
-                        ids.append(id)
-                    else:
-                        told[id] = outcome
+                    if raw.startswith(ANSWERED):
+                        told[id] = raw
+                    else:  # nothing, a failure, or another id from a worker of an older version
+                        ids += [id, raw.decode(errors="replace")]
         if foreign := self._settle(told):
             pubsub.unsubscribe(*(RESULT_KEY_PREFIX + id for id in foreign))
         return ids

@@ -12,12 +12,12 @@
 --   outcome already).
 --
 -- The channel of a client is told two lines for each outcome: the id, and the result, or nothing if
--- that is long or has lines itself.
+-- that is long or has lines itself. A notice of many holds the results of the first of them.
 local claims, leases = KEYS[1], KEYS[2]
 -- The first write needs no memory, so a server that is full lets work in hand come to its end. A
 -- server that takes no writes at all refuses it, and then nothing has happened.
 redis.call('ZREM', leases, '')
-local said, told, woken, behind = {}, {}, {}, {}
+local said, told, size, woken, behind = {}, {}, {}, {}, {}
 local at = 2
 
 local function drop(claim)
@@ -72,10 +72,12 @@ while at <= #ARGV do
                 redis.call('HINCRBY', KEYS[5], 'dead_' .. ARGV[at + 8], 1)
             end
             redis.call('PUBLISH', key, result)
-            if channel ~= '' then
-                told[channel] = told[channel] or {}
-                local short = #result <= 4096 and not string.find(result, '\n', 1, true)
-                table.insert(told[channel], id .. '\n' .. (short and result or ''))
+            if channel ~= '' and not string.find(id, '\n', 1, true) then
+                told[channel], size[channel] = told[channel] or {}, size[channel] or 0
+                local sent = #result <= 2048 and size[channel] + #result <= 65536
+                    and not string.find(result, '\n', 1, true) and result or ''
+                size[channel] = size[channel] + #sent
+                table.insert(told[channel], id .. '\n' .. sent)
             end
             done = 1
         elseif stored == result then

@@ -347,6 +347,8 @@ def test_a_notice_holds_no_long_result_and_none_that_has_lines(client: FaultyRed
         lines = replace(end_of("", "b"), result='{"status":\n"SUCCESS"}')
         assert settle(client, [long, lines]) == [DONE, DONE]
         assert next_message(heard) == b"a\n\nb\n"
+        assert settle(client, [end_of("", f"c{number}", text="x" * 1_900) for number in range(50)])
+        assert len(next_message(heard)) < 70_000
 
 
 def next_message(heard: redis.client.PubSub) -> bytes:

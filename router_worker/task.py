@@ -35,7 +35,7 @@ class RouteTask(Task):
     result_ttl_s = 7 * 24 * 3600
 
     def run(self, payload: Any) -> None:
-        """Route one request in a pool: the path of messages with an ETA."""
+        """Route one request in a pool: the path of messages with an ETA, or under a rate limit."""
         request = self.request
         claim = request.properties["delivery_tag"]
         settlement, _ = route(
@@ -63,7 +63,8 @@ class RouteTask(Task):
             if not isinstance(headers.get("id"), str):
                 logger.error("a message without an id is dropped: nobody can wait for its outcome")
                 return reject(logger, consumer.connection_errors)
-            if body is not None or headers.get("eta"):
+            # `control rate_limit` holds messages back one by one, which is the pool's path too.
+            if body is not None or headers.get("eta") or consumer.task_buckets[task.name]:
                 return in_pool(message, body, ack, reject, callbacks)
             return batch.take(message)
 

@@ -234,6 +234,20 @@ def test_a_message_with_an_eta_is_routed_when_it_is_due(
     eventually(lambda: store.hlen(CLAIMS_KEY) == 0)
 
 
+def test_a_rate_limit_that_is_set_on_the_router_holds(yard: Workers, client: Client) -> None:
+    yard.start_router()
+    yard.start_pool("small")
+    with make_app("operator", yard.broker_url, current=False) as app:
+        said = app.control.rate_limit(ROUTE_TASK, "60/m", reply=True, timeout=5)
+    replies = [reply for each in said for reply in each.values()]
+    assert {"ok": "new rate limit set successfully"} in replies
+
+    handles = client.submit_many([f"summarize {number}" for number in range(3)])
+
+    decided = sorted(handle.result(30).decision.decided_at for handle in handles)
+    assert decided[-1] - decided[0] > 1.5  # one a second
+
+
 def second(model: str) -> list[str]:
     """A second worker of the same model."""
     return model_command(model, process=2)

@@ -42,7 +42,7 @@ from celery.exceptions import (
 
 from model_workers.committer import Committer, Pending
 from model_workers.coroutine_task import CoroutineTask, Outcome, Settled, SettlingTask, tracing
-from modelyard.claims import DONE, settle
+from modelyard.claims import DONE, Hop, settle
 from modelyard.connect import connect
 from modelyard.holdings import ledger
 
@@ -117,6 +117,7 @@ class AsyncioPool(BasePool):
         self._new: deque[Job] = deque()
         self._admitting = False
         self._hub: Any = None
+        self.flush_events: Callable[[], None] = _nothing
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="asyncio-pool", daemon=True)
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
@@ -217,6 +218,7 @@ class AsyncioPool(BasePool):
         if not self._thread.is_alive():
             return
         asyncio.run_coroutine_threadsafe(self._end(finish_s), self._loop).result()
+        self._tell()  # hops among it
         self._committer.close(finish_s)
         self._store.close()
         self.app.backend.give_up.set()
@@ -324,8 +326,19 @@ class AsyncioPool(BasePool):
     def _commit(self, job: Job, end: Settled) -> None:
         if end.settlement is None:
             self._committed(job, end, DONE)
+            return
+        pending = Pending(end.settlement, partial(self._committed, job, end))
+        if isinstance(end.settlement, Hop):
+            self._say(self._hand_on, pending)
         else:
-            self._committer.add(Pending(end.settlement, partial(self._committed, job, end)))
+            self._committer.add(pending)
+
+    def _hand_on(self, pending: Pending) -> None:
+        """Commit a hop, once all that this worker says of the request is on its way."""
+        try:
+            self.flush_events()
+        finally:
+            self._committer.add(pending)
 
     def _committed(self, job: Job, end: Settled, result: int | None) -> None:
         """Let go of what is settled, and tell Celery; called in the committer's thread."""
@@ -460,3 +473,7 @@ def info(error: Exception) -> ExceptionInfo:
 
 def _ignore(_: Any) -> None:
     """Stand in for a callback that nobody gave."""
+
+
+def _nothing() -> None:
+    """Stand in until there are events to send."""

@@ -3,6 +3,10 @@
 A step of Celery's consumer (https://docs.celeryq.dev/en/stable/userguide/extending.html). Celery
 already sends buffered task events together as `task.multi`, which Flower and `celery events` read;
 it flushes them whenever its hub turns. Three events a hop were an eighth of a worker's CPU.
+
+A request keeps its id from one model to the next, and Flower merges what it hears of an id in the
+order of arrival: a pool that hands a request on must be heard first. So a pool with an attribute
+`flush_events` gets a function there that sends what waits at once; it is called in the main thread.
 """
 
 from typing import Any, ClassVar, Final
@@ -42,6 +46,8 @@ class BatchedEvents(bootsteps.StartStopStep):
 
         dispatcher.buffer_limit = EVENTS
         dispatcher.on_send_buffered = flush_soon
+        if hasattr(consumer.pool, "flush_events"):
+            consumer.pool.flush_events = consumer._flush_events
 
     def stop(self, consumer: Any) -> None:
         """Send what waits, and what comes from now on as it comes: the hub may not turn again."""

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from workers import Workers, whole_yard
 
 from modelyard.app import make_app
 from modelyard.names import ROUTE_TASK
+from modelyard.testing import Reply
 
 PLAIN = [
     *(sys.executable, "-m", "celery", "-A", "plain_app", "worker", "-n", "plain@%h"),
@@ -88,3 +89,57 @@ def test_events_of_all_of_them_are_heard_by_one_listener(yard: Workers, plain: C
         plain.send_task("plain.add", (1, 2), queue="plain")  # something to hear
         listener.join(20)
         assert not listener.is_alive()
+
+
+def test_of_a_failover_the_first_model_is_heard_before_the_second(yard: Workers) -> None:
+    # Flower merges what it hears of one id in the order of arrival.
+    heard: list[tuple[str, str, str]] = []
+    yard.fake.always("provider-small", Reply(status=401))
+
+    def hear(event: dict[str, Any]) -> None:
+        heard.append((event["uuid"], event["hostname"].split("@")[0], event["type"]))
+
+    def listen() -> None:
+        with contextlib.suppress(TimeoutError):
+            receiver.capture(limit=None, timeout=30)
+
+    def ended() -> set[str]:
+        return {id for id, node, kind in heard if (node, kind) == ("large", "task-succeeded")}
+
+    with (
+        make_app("operator", yard.broker_url, current=False) as app,
+        app.connection_for_read() as connection,
+        yard.client() as client,
+    ):
+        receiver = app.events.Receiver(connection, handlers={"*": hear_tasks(hear)})
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        # Heartbeats and this one's events come only once the receiver's queue is there.
+        eventually(
+            lambda: client.submit("hello").result(30) and ended(),
+            interval_s=0.3,
+            message="the receiver hears",
+        )
+        ids: set[str] = set()
+        for _ in range(30):
+            handle = client.submit("hello")
+            assert handle.result(30).model == "large"
+            ids.add(handle.id)
+        eventually(lambda: ids <= ended(), message="all are heard of")
+        receiver.should_stop = True
+        client.submit("hello").result(30)  # something to hear
+        listener.join(20)
+
+    for id in ids:
+        nodes = [node for uuid, node, _ in heard if uuid == id]
+        assert nodes == sorted(nodes, key=["small", "large"].index), id
+
+
+def hear_tasks(hear: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """Return a handler that passes on what is about tasks of pools."""
+
+    def handle(event: dict[str, Any]) -> None:
+        if event["type"].startswith("task-") and not event["hostname"].startswith("router"):
+            hear(event)
+
+    return handle

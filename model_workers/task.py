@@ -36,17 +36,10 @@ from modelyard.errors import (
     RequestFailed,
 )
 from modelyard.holdings import confirm, fresh, ledger, made_here
-from modelyard.messages import (
-    Attempt,
-    Call,
-    DeadLetter,
-    DeadReason,
-    Decision,
-    Lane,
-    problems,
-)
+from modelyard.messages import Attempt, Call, DeadLetter, DeadReason, Lane, problems
 from modelyard.names import CALL_TASK, RESULT_KEY_PREFIX, model_queue
 from modelyard.outcome import read_outcome
+from modelyard.plan import Decision
 from modelyard.publish import envelope
 from modelyard.received import argument
 from modelyard.redis_errors import passes

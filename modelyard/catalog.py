@@ -9,14 +9,20 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
+from modelyard.catalog_part import Part
 from modelyard.errors import ModelyardError
 from modelyard.messages import Usage
+from modelyard.routes import Route
 
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+ModelName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9._-]+)?$", max_length=80),
+]
+"""A name, with `@version` where a model has several."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Provider = Literal["openai", "extractive"]
+Provider = Literal["openai", "extractive", "people"]
 
 
 class UnknownName(ModelyardError):
@@ -33,18 +39,6 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if near:
         return f" (did you mean {near[0]!r}?)"
     return f" (known: {', '.join(names)})" if names else ""
-
-
-class Part(BaseModel):
-    """Base of the catalog's parts."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        # A validation error would print its input, and that may be an endpoint with its key.
-        hide_input_in_errors=True,
-    )
 
 
 class Endpoint(Part):
@@ -104,6 +98,11 @@ class Model(Part):
 
     `concurrency` is calls in flight per worker process; `timeout_s` bounds one call;
     `max_output_tokens` is kept free in the window when deciding whether a request fits.
+    `quality` is the chance of a good answer where nothing was learned; `latency_s` and
+    `tokens_per_s` are what a call takes until it was observed. `regions` and `data_classes`: the
+    only ones for whose requests it may be called, where a request names one.
+
+    Provider `people` is no program: its requests wait in its queue for `modelyard inbox`.
     """
 
     name: ModelName
@@ -114,17 +113,28 @@ class Model(Part):
     context_tokens: Annotated[int, Field(gt=0)] = 128_000
     max_output_tokens: Annotated[int, Field(gt=0)] = 1_024
     quality: Fraction = 0.5
+    latency_s: Annotated[float, Field(ge=0.0)] = 1.0
+    tokens_per_s: Annotated[float, Field(gt=0.0)] = 50.0
+    regions: tuple[str, ...] = ()
+    data_classes: tuple[str, ...] = ()
     concurrency: Annotated[int, Field(gt=0)] = 100
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     retry: Retry = Retry()
 
     @model_validator(mode="after")
     def _remote_models_have_endpoints(self) -> Self:
-        if self.provider != "extractive" and not self.endpoints:
+        if self.provider == "openai" and not self.endpoints:
             raise ValueError(f"provider {self.provider!r} needs at least one endpoint")
         if self.provider == "extractive" and self.endpoints:
             raise ValueError("provider 'extractive' runs inside the worker and has no endpoints")
+        if self.provider == "people" and self.endpoints:
+            raise ValueError("provider 'people' answers by modelyard inbox and has no endpoints")
         return self
+
+    @property
+    def is_people(self) -> bool:
+        """Whether persons answer, and no worker does."""
+        return self.provider == "people"
 
     @property
     def provider_model(self) -> str:
@@ -139,7 +149,7 @@ class Model(Part):
     @property
     def disabled(self) -> str | None:
         """Why the model can't be called at all, or None."""
-        if self.provider == "extractive" or self.live_endpoints:
+        if self.provider != "openai" or self.live_endpoints:
             return None
         missing = ", ".join(sorted({e.disabled for e in self.endpoints if e.disabled}))
         return f"{missing} is not set"
@@ -148,40 +158,6 @@ class Model(Part):
     def input_limit_tokens(self) -> int:
         """The longest input that leaves room for the output."""
         return max(1, self.context_tokens - self.max_output_tokens)
-
-
-class When(Part):
-    """The conditions of a rule; all that are given must hold.
-
-    `keywords`: any of them occurs in the text as a word or phrase, whatever its case.
-    """
-
-    keywords: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
-
-    @model_validator(mode="after")
-    def _can_match(self) -> Self:
-        if not self.keywords and self.min_tokens is None and self.max_tokens is None:
-            raise ValueError("a rule needs a condition: keywords, min_tokens or max_tokens")
-        if None not in (self.min_tokens, self.max_tokens) and self.min_tokens > self.max_tokens:  # type: ignore[operator]
-            raise ValueError("min_tokens is larger than max_tokens: the rule can never match")
-        return self
-
-
-class Rule(Part):
-    """When it matches, the request has this intent and goes to these models, in order."""
-
-    when: When
-    intent: str
-    models: Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-class Route(Part):
-    """A named set of rules and candidates."""
-
-    rules: tuple[Rule, ...] = ()
-    otherwise: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class Catalog(Part):
@@ -213,5 +189,7 @@ class Catalog(Part):
 
     @property
     def live_models(self) -> tuple[Model, ...]:
-        """The models that can be called, in the catalog's order."""
-        return tuple(model for model in self.models if model.disabled is None)
+        """The models that workers can call, in the catalog's order."""
+        return tuple(
+            model for model in self.models if model.disabled is None and not model.is_people
+        )

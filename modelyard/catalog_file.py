@@ -12,18 +12,19 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias, get_args, get_origin
+from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.reader import ReaderError
 
-from modelyard.catalog import Catalog, Endpoint, Part, suggestion
+from modelyard.catalog import Catalog, suggestion
+from modelyard.catalog_kinds import kind_at, known_keys
+from modelyard.catalog_sheet import Loc, Sheet, check_names, items
 from modelyard.errors import CatalogError
 from modelyard.settings import Settings, load_settings
 
@@ -38,9 +39,6 @@ MAX_VALUES: Final = 100_000
 
 UNSET_URL: Final = "http://unset.invalid"
 """The address of an endpoint whose own can't be known; .invalid never resolves (RFC 2606)."""
-
-Loc: TypeAlias = tuple[str | int, ...]
-"""Keys and positions from the top of the file down to a value, as pydantic has them."""
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _YAML = "tag:yaml.org,2002:"
@@ -92,10 +90,10 @@ def load_catalog(path: Path, environ: Mapping[str, str]) -> Catalog:
 
     Logs one line for each endpoint that is disabled. Raises `CatalogError` with all problems.
     """
-    sheet = _Sheet(str(path))
+    sheet = Sheet(str(path))
     root = _compose(_read_text(path), sheet)
     sheet.data = _plain(root, Catalog, (), sheet)
-    _check_names(sheet)
+    check_names(sheet)
     for loc, endpoint in _endpoints(sheet.data):
         _connect(endpoint, loc, environ, sheet)
     catalog = _validate(sheet)
@@ -105,56 +103,6 @@ def load_catalog(path: Path, environ: Mapping[str, str]) -> Catalog:
             if part.disabled is not None:
                 logger.info(told, model.name, number, part.disabled)
     return catalog
-
-
-@dataclass
-class _Sheet:
-    """The file while it is read: its values so far, where they stand, what is wrong with them."""
-
-    file: str
-    data: Any = None
-    lines: dict[Loc, int] = field(default_factory=dict)
-    problems: list[tuple[int, Loc, str]] = field(default_factory=list)
-
-    def report(self, loc: Loc, what: str, line: int | None = None) -> None:
-        """Note a problem of the value at `loc`, on its line or the one that is given."""
-        self.problems.append((self.line(loc) if line is None else line, loc, what))
-
-    def refusal(self, line: int, what: str) -> CatalogError:
-        """Return the error for a file that can't be read to its end."""
-        return CatalogError([f"{self.file}:{line}: catalog: {what}"])
-
-    def line(self, loc: Loc) -> int:
-        """Return the line of the value at `loc`, or of the nearest one around it."""
-        while loc and loc not in self.lines:
-            loc = loc[:-1]
-        return self.lines.get(loc, 1)
-
-    def error(self) -> CatalogError:
-        """Return the error with all problems, in the file's order, each once."""
-        ordered = sorted(self.problems, key=lambda problem: problem[0])
-        told = (f"{self.file}:{line}: {self._where(loc)}: {what}" for line, loc, what in ordered)
-        # A quoted "\ud800" in the file would make a message that no terminal can print.
-        printable = (what.encode(errors="backslashreplace").decode() for what in told)
-        return CatalogError(list(dict.fromkeys(printable)))
-
-    def _where(self, loc: Loc) -> str:
-        """Return `model 'small', endpoint 2` and the like."""
-        match loc:
-            case ("models", int(index), *rest):
-                model = self.data["models"][index]
-                name = model.get("name") if isinstance(model, dict) else None
-                parts = [f"model {name!r}" if isinstance(name, str) else f"model {index + 1}"]
-            case ("routes", str(name), *rest):
-                parts = [f"route {name!r}"]
-            case _:
-                return "catalog"
-        for step in rest:
-            if isinstance(step, str):
-                parts.append(step)
-            else:
-                parts[-1] = f"{parts[-1].removesuffix('s')} {step + 1}"
-        return ", ".join(parts)
 
 
 class _Loader(yaml.SafeLoader):
@@ -188,7 +136,7 @@ def _read_text(path: Path) -> str:
     raise CatalogError([f"{path}:{line}: catalog: not UTF-8; save the file as UTF-8"])
 
 
-def _compose(text: str, sheet: _Sheet) -> yaml.Node:
+def _compose(text: str, sheet: Sheet) -> yaml.Node:
     """Return the file's only document. Raises `CatalogError`."""
     try:
         loader = _Loader(text)
@@ -212,7 +160,7 @@ def _compose(text: str, sheet: _Sheet) -> yaml.Node:
     raise sheet.refusal(line + 1, what)
 
 
-def _plain(node: yaml.Node, kind: object, loc: Loc, sheet: _Sheet) -> Any:
+def _plain(node: yaml.Node, kind: object, loc: Loc, sheet: Sheet) -> Any:
     """Return `node` as dicts, lists, texts and None; `kind` is the type that belongs at `loc`."""
     line = node.start_mark.line + 1
     sheet.lines.setdefault(loc, line)
@@ -224,22 +172,33 @@ def _plain(node: yaml.Node, kind: object, loc: Loc, sheet: _Sheet) -> Any:
         return _plain_mapping(node, kind, loc, sheet)
     if isinstance(node, yaml.SequenceNode):
         return [
-            _plain(item, _kind_at(kind, index), (*loc, index), sheet)
+            _plain(item, kind_at(kind, index), (*loc, index), sheet)
             for index, item in enumerate(node.value)
         ]
     if node.tag == _YAML + "null":
         return None
     if _REFERENCE.fullmatch(node.value) and "endpoints" not in loc:
         sheet.report(loc, "${NAME} is replaced only in an endpoint's base_url and api_key")
+    if kind is Any:
+        return _typed(node, loc, sheet)
     return node.value
 
 
-def _plain_mapping(node: yaml.MappingNode, kind: object, loc: Loc, sheet: _Sheet) -> dict[str, Any]:
+def _typed(node: yaml.Node, loc: Loc, sheet: Sheet) -> Any:
+    """Return a scalar as YAML means it, where no type of ours says what it is."""
+    try:
+        return yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError):
+        sheet.report(loc, "not a value that YAML knows", node.start_mark.line + 1)
+        return None
+
+
+def _plain_mapping(node: yaml.MappingNode, kind: object, loc: Loc, sheet: Sheet) -> dict[str, Any]:
     """Return a mapping without what can't belong to it; all that is reported.
 
     A misspelt key counts as the one it is near to, so that one mistake is one problem.
     """
-    known = _known_keys(kind)
+    known = known_keys(kind)
     given = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
     data: dict[str, Any] = {}
     first: dict[str, int] = {}
@@ -263,86 +222,22 @@ def _plain_mapping(node: yaml.MappingNode, kind: object, loc: Loc, sheet: _Sheet
             key = near[0]
         here = (*loc, key)
         sheet.lines[here] = line
-        value = _plain(value_node, _kind_at(kind, key), here, sheet)
+        value = _plain(value_node, kind_at(kind, key), here, sheet)
         # All entries of `rules:` commented out leaves a null: that is the same as no key.
         if value is not None or not known or key == "api_key":
             data[key] = value
     return data
 
 
-def _known_keys(kind: object) -> Collection[str]:
-    """Return the keys that a user may write in a mapping of this type; none: any."""
-    if not (isinstance(kind, type) and issubclass(kind, Part)):
-        return ()
-    return kind.model_fields.keys() - ({"disabled"} if kind is Endpoint else set())
-
-
-def _kind_at(kind: object, key: str | int) -> object:
-    """Return the type of what lies under `key` in a value of this type, or None."""
-    if isinstance(kind, type) and issubclass(kind, Part):
-        found = kind.model_fields.get(str(key))
-        return found.annotation if found else None
-    if get_origin(kind) is tuple and isinstance(key, int):
-        return get_args(kind)[0]
-    if get_origin(kind) is dict and isinstance(key, str):
-        return get_args(kind)[1]
-    return None
-
-
-def _items(data: Any, key: str) -> list[Any]:
-    """Return the list under `key`; empty if there is none: pydantic tells what is wrong."""
-    found = data.get(key) if isinstance(data, dict) else None
-    return found if isinstance(found, list) else []
-
-
 def _endpoints(data: Any) -> Iterator[tuple[Loc, dict[str, Any]]]:
     """Yield the endpoints of all models."""
-    for index, model in enumerate(_items(data, "models")):
-        for number, endpoint in enumerate(_items(model, "endpoints")):
+    for index, model in enumerate(items(data, "models")):
+        for number, endpoint in enumerate(items(model, "endpoints")):
             if isinstance(endpoint, dict):
                 yield ("models", index, "endpoints", number), endpoint
 
 
-def _candidates(routes: Mapping[str, Any]) -> Iterator[tuple[Loc, Loc, list[Any]]]:
-    """Yield every list of models in the routes: whose it is, where it is, the list."""
-    for name, route in routes.items():
-        for index, rule in enumerate(_items(route, "rules")):
-            owner = ("routes", name, "rules", index)
-            yield owner, (*owner, "models"), _items(rule, "models")
-        otherwise = ("routes", name, "otherwise")
-        yield otherwise, otherwise, _items(route, "otherwise")
-
-
-def _check_names(sheet: _Sheet) -> None:
-    """Report names that are used twice and names that don't exist."""
-    data = sheet.data if isinstance(sheet.data, dict) else {}
-    first: dict[str, int] = {}
-    for index, model in enumerate(_items(data, "models")):
-        name = model.get("name") if isinstance(model, dict) else None
-        if not isinstance(name, str):
-            continue
-        line = sheet.line(("models", index, "name"))
-        if name in first:
-            what = f"the model on line {first[name]} has the same name"
-            sheet.report(("models", index), what, line)
-        first.setdefault(name, line)
-    routes = data.get("routes")
-    if not isinstance(routes, dict) or not routes:
-        return
-    if "default" not in routes:
-        near = difflib.get_close_matches("default", routes, n=1)
-        hint = f" (is {near[0]!r} meant to be it?)" if near else ""
-        sheet.report(("routes",), f"there is no route 'default', and there must be{hint}")
-    for owner, loc, names in _candidates(routes):
-        for index, name in enumerate(names):
-            line = sheet.line((*loc, index))
-            if isinstance(name, str) and first and name not in first:
-                sheet.report(owner, f"unknown model {name!r}{suggestion(name, first)}", line)
-            elif isinstance(name, str) and name in names[:index]:
-                sheet.report(owner, f"model {name!r} is in the list twice", line)
-
-
-def _connect(endpoint: dict[str, Any], loc: Loc, environ: Mapping[str, str], sheet: _Sheet) -> None:
+def _connect(endpoint: dict[str, Any], loc: Loc, environ: Mapping[str, str], sheet: Sheet) -> None:
     """Put the environment's values into an endpoint. Nothing of a value is ever reported."""
     missing: list[str] = []
     url = endpoint.get("base_url")
@@ -393,7 +288,7 @@ def _address_problem(url: str) -> str | None:
     return None
 
 
-def _validate(sheet: _Sheet) -> Catalog:
+def _validate(sheet: Sheet) -> Catalog:
     """Return the catalog. Raises `CatalogError` with this and every earlier problem."""
     try:
         catalog = Catalog.model_validate(sheet.data)
@@ -418,7 +313,7 @@ def _told(detail: ErrorDetails) -> tuple[Loc, str]:
     context = detail.get("ctx", {})
     kind: object = Catalog
     for step in loc:
-        kind = _kind_at(kind, step)
+        kind = kind_at(kind, step)
     if error == "value_error":
         return loc, str(context["error"])
     if error == "literal_error" and isinstance(value, str):
@@ -428,7 +323,7 @@ def _told(detail: ErrorDetails) -> tuple[Loc, str]:
     # A value of an endpoint may be a key in the wrong place, and so may text instead of a mapping.
     if isinstance(value, str) and value and "endpoints" not in loc and template not in _SHAPES:
         words += f" (it is {value[:40]!r})"
-    if error != "missing" and isinstance(kind, type) and issubclass(kind, Part):
+    if error != "missing" and isinstance(kind, type) and issubclass(kind, BaseModel):
         return loc, words
     if isinstance(loc[-1], int):
         return loc[:-2], f"{loc[-2]!r}, item {loc[-1] + 1} {words}"

@@ -9,24 +9,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from modelyard.errors import FailureKind
-
-
-class Wire(BaseModel):
-    """Base of all messages: immutable, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def encode(self) -> dict[str, Any]:
-        """Return the message as plain JSON values, without what is empty or default."""
-        return self.model_dump(mode="json", exclude_defaults=True)
-
-    @classmethod
-    def decode(cls, data: Mapping[str, Any]) -> Self:
-        """Return the message that `encode` made. Raises `pydantic.ValidationError`."""
-        return cls.model_validate(data)
+from modelyard.plan import Decision
+from modelyard.wire import Fraction, Positive, Wire
 
 
 class Lane(StrEnum):
@@ -43,12 +30,28 @@ class Message(Wire):
     content: str
 
 
+class Limits(Wire):
+    """What the models that answer must keep to; what is not given is the route's to say.
+
+    `quality_floor`: the chance that the answer is good enough, as predicted, or the catalog's
+    `quality` where nothing was learned. `max_cost_usd` and `max_latency_s`: as estimated for one
+    call. `region` and `data_class`: only models that the catalog lists for them.
+    """
+
+    quality_floor: Fraction | None = None
+    max_cost_usd: Positive | None = None
+    max_latency_s: Positive | None = None
+    region: str | None = None
+    data_class: str | None = None
+
+
 class Request(Wire):
     """What a producer submits.
 
     `Request.of("...")`, or `{"text": "..."}` in JSON, is short for one user message. `params` are
     the sampling parameters of a chat completion (`temperature`, `max_tokens`, ...), passed on to
-    the provider. `models` pins the candidates, in order, and skips the route's rules.
+    the provider. `models` pins the candidates, in order, and skips the route's rules. Of
+    `metadata`, the router knows `user`, `session` and `tenant`: whose request it is.
     """
 
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -56,6 +59,7 @@ class Request(Wire):
     lane: Lane = Lane.INTERACTIVE
     models: tuple[str, ...] = ()
     params: dict[str, Any] = Field(default_factory=dict)
+    limits: Limits = Limits()
     metadata: dict[str, str] = Field(default_factory=dict)
     deadline: float | None = None
     submitted_at: float | None = None
@@ -94,43 +98,6 @@ class Request(Wire):
         return "\n".join(message.content for message in self.messages)
 
 
-class Step(Wire):
-    """One model to try."""
-
-    model: str
-
-
-class Plan(Wire):
-    """What the workers execute: in order, first choice first, then failover."""
-
-    strategy: Literal["single"] = "single"
-    steps: tuple[Step, ...] = Field(min_length=1)
-
-
-class Excluded(Wire):
-    """A candidate that the router did not put into the plan, and why."""
-
-    model: str
-    why: str
-
-
-class Decision(Wire):
-    """What the router concluded and why.
-
-    `rule` is the position of the rule that matched in its route, from 0; None if none did.
-    `input_tokens` is an estimate.
-    """
-
-    route: str
-    intent: str
-    why: str
-    rule: int | None = None
-    input_tokens: int
-    excluded: tuple[Excluded, ...] = ()
-    decided_at: float
-    plan: Plan
-
-
 class Attempt(Wire):
     """One call of one endpoint. `kind` is None when it succeeded."""
 
@@ -144,18 +111,48 @@ class Attempt(Wire):
     retry_after_s: float | None = None
 
 
+class Part(StrEnum):
+    """What the model whose turn it is has to do."""
+
+    ANSWER = "answer"
+    """Answer the request."""
+    MEMBER = "member"
+    """Answer it as one of an ensemble: the answer goes to where they are joined."""
+    SHADOW = "shadow"
+    """Answer it for the record only."""
+    JUDGE = "judge"
+    """Grade the last draft of a cascade."""
+    COMBINE = "combine"
+    """Make one answer of an ensemble's."""
+
+
 class Call(Wire):
-    """A request on its way to the model of `decision.plan.steps[step]`."""
+    """A request on its way to the model of `decision.plan.steps[step]`, or to a judge.
+
+    `drafts` are answers that were not accepted, or not yet. `origin` is the request's id where the
+    message has one of its own, as an ensemble's members have.
+    """
 
     request: Request
     decision: Decision
     step: int = 0
+    part: Part = Part.ANSWER
     attempts: tuple[Attempt, ...] = ()
+    drafts: tuple["Draft", ...] = ()
+    origin: str | None = None
 
     @property
     def model(self) -> str:
         """Catalog name of the model whose turn it is."""
-        return self.decision.plan.steps[self.step].model
+        plan = self.decision.plan
+        judge = None
+        if self.part is Part.JUDGE and plan.accept is not None:
+            judge = plan.accept.judge
+        if self.part is Part.COMBINE and plan.combine is not None:
+            judge = plan.combine.judge
+        if self.part is Part.SHADOW and plan.shadow is not None:
+            return plan.shadow
+        return judge or plan.steps[self.step].model
 
 
 class Usage(Wire):
@@ -169,6 +166,24 @@ class Usage(Wire):
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
         )
+
+
+class Draft(Wire):
+    """The answer of one model on the way to the final one.
+
+    `verdict` says why it was not accepted; `score` is the judge's, from 0 to 1; `confidence` the
+    mean probability of its tokens.
+    """
+
+    model: str
+    provider_model: str = ""
+    text: str
+    usage: Usage = Usage()
+    cost_usd: float = 0.0
+    finish_reason: str = "stop"
+    confidence: float | None = None
+    score: float | None = None
+    verdict: str = ""
 
 
 class Timings(Wire):
@@ -189,7 +204,8 @@ class Answer(Wire):
     """The final response to a request.
 
     `model` is the catalog's name and `provider_model` what the provider says it ran. `extractive`
-    marks text that was picked from the input and not written by a model.
+    marks text that was picked from the input and not written by a model. `drafts` are the answers
+    of other models that were paid for on the way; usage and cost include them.
     """
 
     id: str
@@ -202,7 +218,11 @@ class Answer(Wire):
     finish_reason: str = "stop"
     extractive: bool = False
     attempts: tuple[Attempt, ...] = ()
+    drafts: tuple[Draft, ...] = ()
     timings: Timings = Timings()
+
+
+Call.model_rebuild()
 
 
 class DeadReason(StrEnum):

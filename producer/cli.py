@@ -27,7 +27,8 @@ from modelyard.errors import (
     RequestRevoked,
     ResultTimeout,
 )
-from modelyard.messages import Answer, Decision, Lane
+from modelyard.messages import Answer, Lane
+from modelyard.plan import Decision
 from modelyard.settings import load_settings
 from producer.batch import BatchOptions
 from producer.batch import run as run_batch

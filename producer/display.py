@@ -12,7 +12,8 @@ from rich.table import Table
 
 from modelyard.catalog import Catalog
 from modelyard.errors import ModelyardError, RequestFailed, RequestRevoked
-from modelyard.messages import Answer, Decision
+from modelyard.messages import Answer
+from modelyard.plan import Decision
 from producer.failure import failure
 from producer.output import console, standard_output
 from producer.queues import ModelState

@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelyard.catalog import Catalog, When
+from modelyard.catalog import Catalog
+from modelyard.routes import When
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def _lists(
         return [(None, [catalog.model(name).name for name in models])]
     found = catalog.route(route)
     rules = [(rule.when, rule.models) for rule in found.rules]
-    return [*rules, (None, found.otherwise)]
+    return [*rules, (None, found.otherwise.models)]
 
 
 def _room(catalog: Catalog, name: str, max_tokens: int | None) -> int:

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from modelyard.catalog import Catalog
 from modelyard.errors import InvalidRequest
-from modelyard.messages import Call, DeadLetter, DeadReason, Decision, Request, problems
+from modelyard.messages import Call, DeadLetter, DeadReason, Request, problems
+from modelyard.plan import Decision
 from router_worker.policy import decide
 
 

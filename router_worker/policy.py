@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from modelyard.catalog import Catalog, Model, UnknownName
 from modelyard.errors import InvalidRequest
-from modelyard.messages import Decision, Excluded, Plan, Request, Step
+from modelyard.messages import Request
+from modelyard.plan import Decision, Excluded, Plan, Step
 from router_worker.features import Features, features
 from router_worker.rules import first_match
 
@@ -36,7 +37,7 @@ def decide(request: Request, catalog: Catalog, now: float) -> Decision:
             raise Unroutable(str(error)) from error
         match = first_match(route, seen)
         if match is None:
-            intent, names = OTHER, route.otherwise
+            intent, names = OTHER, route.otherwise.models
             because = f"no rule of route {request.route!r} matched"
         else:
             rule, intent, names = match.position, match.rule.intent, match.rule.models

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from modelyard.catalog import Route, Rule, When
+from modelyard.routes import Route, Rule, When
 from router_worker.features import Features
 
 

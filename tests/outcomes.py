@@ -2,7 +2,8 @@
 
 from modelyard.claims import End
 from modelyard.endings import answered
-from modelyard.messages import Answer, Decision, Plan, Step
+from modelyard.messages import Answer
+from modelyard.plan import Decision, Plan, Step
 
 
 def end_of(id: str, *, claim: str = "", channel: str = "", text: str = "hi") -> End:

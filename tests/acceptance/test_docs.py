@@ -10,7 +10,8 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from modelyard.catalog import Endpoint, Model, Price, Retry, Route, Rule, When
+from modelyard.catalog import Endpoint, Model, Price, Retry
+from modelyard.routes import Route, Rule, When
 from modelyard.settings import Settings
 from producer.cli import app
 from producer.commands import model_command, router_command

@@ -24,7 +24,7 @@ from modelyard.claims import DONE, LOST, Claims, Want, settle
 from modelyard.dead_entries import Entry, Filter
 from modelyard.dead_letters import DeadLetters
 from modelyard.endings import answered, died
-from modelyard.messages import Answer, DeadLetter, DeadReason, Decision, Plan, Request, Step
+from modelyard.messages import Answer, DeadLetter, DeadReason, Request
 from modelyard.names import (
     CANCELLED_KEY,
     COUNTERS_KEY,
@@ -35,6 +35,7 @@ from modelyard.names import (
     SUBMITTED_KEY_PREFIX,
     WAKE_KEY_PREFIX,
 )
+from modelyard.plan import Decision, Plan, Step
 from modelyard.replay import Edit
 from modelyard.settings import Settings
 

@@ -12,7 +12,7 @@ from workers import Workers, whole_yard
 
 from modelyard.claims import New, put
 from modelyard.client import Client
-from modelyard.messages import Call, DeadLetter, Decision, Plan, Request, Step
+from modelyard.messages import Call, DeadLetter, Request
 from modelyard.names import (
     CALL_TASK,
     CLAIMS_KEY,
@@ -21,6 +21,7 @@ from modelyard.names import (
     ROUTE_TASK,
     model_queue,
 )
+from modelyard.plan import Decision, Plan, Step
 from modelyard.publish import envelope
 
 BROKEN: list[tuple[str, str, Any]] = [

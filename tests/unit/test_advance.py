@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from model_workers.advance import CallNow, Die, NextStep, advance
 from modelyard.catalog import Retry
 from modelyard.errors import FailureKind
-from modelyard.messages import Attempt, Call, DeadReason, Decision, Plan, Request, Step
+from modelyard.messages import Attempt, Call, DeadReason, Request
+from modelyard.plan import Decision, Plan, Step
 
 NOW = 1_000.0
 RETRY = Retry(calls=3, base_s=1.0, cap_s=8.0, patience_s=30.0)

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.catalog import Catalog, Endpoint, Model, Route
-from modelyard.messages import Answer, Attempt, Decision, Plan, Step, Usage
+from modelyard.catalog import Catalog, Endpoint, Model
+from modelyard.messages import Answer, Attempt, Usage
+from modelyard.plan import Decision, Plan, Step
+from modelyard.routes import Route
 from producer.batch import errors_path
 from producer.batch_line import lines
 from producer.openai_batch import (

@@ -8,18 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from modelyard.catalog import (
-    Catalog,
-    Endpoint,
-    Model,
-    Price,
-    Route,
-    Rule,
-    UnknownName,
-    When,
-    suggestion,
-)
+from modelyard.catalog import Catalog, Endpoint, Model, Price, UnknownName, suggestion
 from modelyard.messages import Usage
+from modelyard.routes import Route, Rule, When
 
 LIVE = Endpoint(base_url="http://live.example/v1")
 OFF = Endpoint(base_url="http://off.example/v1", disabled="OFF_KEY")
@@ -165,7 +156,7 @@ class TestCatalog:
 
     def test_finds_models_and_routes_by_name(self) -> None:
         assert self.catalog.model("off").name == "off"
-        assert self.catalog.route("default").otherwise == ("small", "off")
+        assert self.catalog.route("default").otherwise.models == ("small", "off")
 
     def test_suggests_the_name_that_was_meant(self) -> None:
         with pytest.raises(UnknownName, match=r"unknown model 'smal' \(did you mean 'small'\?\)"):

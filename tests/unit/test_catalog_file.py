@@ -138,7 +138,7 @@ class TestAGoodFile:
     def test_aliases_repeat_a_value(self, load: Load) -> None:
         text = changed("models: [small, local]", "models: &both [small, local]")
         text = text.replace("otherwise: [local]", "otherwise: *both")
-        assert load(text).route("default").otherwise == ("small", "local")
+        assert load(text).route("default").otherwise.models == ("small", "local")
 
     def test_may_begin_with_a_byte_order_mark(self, load: Load) -> None:
         assert load(b"\xef\xbb\xbf" + FULL.encode()).models
@@ -162,7 +162,7 @@ class TestTheDefaultCatalog:
     def test_every_route_tries_provider_models_first_and_ends_at_local_ones(self) -> None:
         catalog = load_catalog(self.path, {})
         for route in catalog.routes.values():
-            for names in (route.otherwise, *(rule.models for rule in route.rules)):
+            for names in (route.otherwise.models, *(rule.models for rule in route.rules)):
                 local = [catalog.model(name).provider == "extractive" for name in names]
                 assert local == sorted(local)
                 assert not local[0]
@@ -273,7 +273,7 @@ class TestMistakes:
             (
                 "otherwise: [local]",
                 "otherwise: local",
-                "32: route 'default': 'otherwise' must be a list",
+                "32: route 'default', otherwise: must be a list of models, or a mapping with models",
             ),
             (
                 "min_tokens: 10",
@@ -296,8 +296,8 @@ class TestMistakes:
                 "provider: extractive",
                 "disabled: x\n    provider: extractive",
                 "22: model 'local': unknown key 'disabled' (known: concurrency, context_tokens, "
-                "endpoints, max_output_tokens, model, name, price, provider, quality, retry, "
-                "timeout_s)",
+                "data_classes, endpoints, latency_s, max_output_tokens, model, name, price, "
+                "provider, quality, regions, retry, timeout_s, tokens_per_s)",
             ),
         ],
     )
@@ -331,8 +331,8 @@ class TestMistakes:
             "catalog.yaml:4: model 'small': 'quality' must be 0 or more (it is '-1')",
             "catalog.yaml:5: model 2: 'name' is missing",
             "catalog.yaml:6: model 3: must be a mapping of keys to values",
-            "catalog.yaml:10: route 'default', rule 1, when: a rule needs a condition: keywords, "
-            "min_tokens or max_tokens",
+            "catalog.yaml:10: route 'default', rule 1, when: a rule needs a condition, such as "
+            "keywords, pattern, min_tokens or metadata",
             "catalog.yaml:13: route 'default', rule 2: 'models' must not be empty",
             "catalog.yaml:14: route 'default', otherwise: unknown model 'smal' "
             "(did you mean 'small'?)",
@@ -468,7 +468,7 @@ class TestAFileThatIsNoCatalog:
             assert all(re.match(rf"{path}:\d+: \w+.*: ", line) for line in error.problems)
         else:
             names = {model.name for model in catalog.models}
-            assert names.issuperset(catalog.route("default").otherwise)
+            assert names.issuperset(catalog.route("default").otherwise.models)
 
 
 class TestTheEnvironment:

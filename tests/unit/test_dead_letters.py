@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 from modelyard.dead_entries import Entry, Filter, models_of, read_entry
 from modelyard.dead_letters import Fate, near_limit
 from modelyard.errors import FailureKind, InvalidRequest
-from modelyard.messages import (
-    Attempt,
-    DeadLetter,
-    DeadReason,
-    Decision,
-    Lane,
-    Plan,
-    Request,
-    Step,
-)
+from modelyard.messages import Attempt, DeadLetter, DeadReason, Lane, Request
+from modelyard.plan import Decision, Plan, Step
 from modelyard.replay import Edit, NotReplayable, edited, message_of, queue_of, replays
 from producer.dead_display import IDS_KEPT, Tally, in_short, visible
 from producer.dead_export import line, new_file

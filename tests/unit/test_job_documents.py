@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from modelyard.errors import RequestFailed
-from modelyard.messages import Answer, Attempt, Decision, Plan, Step, Timings, Usage
+from modelyard.messages import Answer, Attempt, Timings, Usage
+from modelyard.plan import Decision, Plan, Step
 from producer.document_summary import DocumentSummary, Question
 from producer.documents import Document, Unreadable
 from producer.window import Door, Window

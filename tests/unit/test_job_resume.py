@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from modelyard.catalog import Catalog, Endpoint, Model, Route
+from modelyard.catalog import Catalog, Endpoint, Model
 from modelyard.errors import RequestFailed
-from modelyard.messages import Answer, Decision, Plan, Step
+from modelyard.messages import Answer
 from modelyard.outcome import Outcome
+from modelyard.plan import Decision, Plan, Step
+from modelyard.routes import Route
 from modelyard.settings import Settings
 from producer.batch import Batch, BatchOptions
 from producer.job import Job

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from modelyard.client import Client
 from modelyard.errors import BrokerFull, BrokerUnavailable, InvalidRequest, RequestFailed
-from modelyard.messages import Answer, Decision, Plan, Request, Step
+from modelyard.messages import Answer, Request
 from modelyard.outcome import Outcome
+from modelyard.plan import Decision, Plan, Step
 from producer.job import Job
 from producer.run import PartRequest, Run
 

@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.catalog import Catalog, Model, Route, Rule, When
+from modelyard.catalog import Catalog, Model
 from modelyard.messages import Request
+from modelyard.routes import Route, Rule, When
 from modelyard.tokens import estimate_tokens
 from producer.failure import Failure
 from producer.mapreduce import Ask, Limits, Round, Summary, advance, begin

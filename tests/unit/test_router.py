@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.catalog import Catalog, Model, Route, Rule, When
+from modelyard.catalog import Catalog, Model
 from modelyard.messages import DeadReason, Request
+from modelyard.routes import Route, Rule, When
 from router_worker.features import HEAD_CHARS, features
 from router_worker.forward import Forwarded, Refused, forward, summary
 from router_worker.policy import Unroutable, decide

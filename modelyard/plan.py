@@ -1,0 +1,134 @@
+"""What the router concludes, and what the workers execute: a `Decision` with its `Plan`.
+
+Workers know nothing of classification. What they need to judge and to combine answers is in the
+plan.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from modelyard.wire import Fraction, Positive, Wire
+
+
+class Accept(Wire):
+    """When the answer of a cascade's model is good enough; all that is given must hold.
+
+    `expression`: a condition on `text`, `finish_reason`, `output_tokens`, `confidence` and `json`,
+    in the small language of `modelyard.expression`. `json_schema`: the text is JSON that fits it.
+    `min_confidence`: the mean probability of the answer's tokens, from the provider's
+    log-probabilities; an answer without them fails. `agreement`: the share of `samples` answers,
+    the first among them, that say the same. `judge`: a model that grades the answer, which must
+    reach `judge_floor`.
+    """
+
+    expression: str | None = None
+    json_schema: dict[str, Any] | None = None
+    min_confidence: Fraction | None = None
+    agreement: Fraction | None = None
+    samples: Annotated[int, Field(ge=2, le=20)] = 3
+    judge: str | None = None
+    judge_floor: Fraction = 0.7
+
+
+class Combine(Wire):
+    """How the answers of an ensemble become one.
+
+    `vote`: what most say; `best`: what `judge` picks; `concatenate`: all of them, in the plan's
+    order; `entry_point`: what the Python function `function` (`module:name`) makes of them. It
+    happens once `quorum` members have answered (default: all that can), or `deadline_s` seconds
+    after the decision with those that have.
+    """
+
+    how: Literal["vote", "best", "concatenate", "entry_point"] = "vote"
+    judge: str | None = None
+    function: str | None = None
+    quorum: Annotated[int, Field(ge=1)] | None = None
+    deadline_s: Positive = 60.0
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if self.how == "best" and self.judge is None:
+            raise ValueError("how: best needs a judge, the name of a model")
+        if self.how == "entry_point" and self.function is None:
+            raise ValueError("how: entry_point needs a function, module:name")
+        return self
+
+
+class Step(Wire):
+    """One model to try."""
+
+    model: str
+
+
+class Strategy(StrEnum):
+    """How a plan's steps are taken."""
+
+    SINGLE = "single"
+    """In order, each one after the one before it failed."""
+    CASCADE = "cascade"
+    """In order, each one after the one before it failed or its answer was not accepted."""
+    ENSEMBLE = "ensemble"
+    """All at once; their answers are combined."""
+    HANDOFF = "handoff"
+    """To a person, who answers when there is time."""
+
+
+class Plan(Wire):
+    """What the workers execute. `accept` belongs to a cascade, `combine` to an ensemble.
+
+    `shadow`: a model that is called as well, and whose answer is only recorded.
+    """
+
+    strategy: Strategy = Strategy.SINGLE
+    steps: tuple[Step, ...] = Field(min_length=1)
+    accept: Accept | None = None
+    combine: Combine | None = None
+    shadow: str | None = None
+
+
+class Excluded(Wire):
+    """A candidate that the router did not put into the plan, and why."""
+
+    model: str
+    why: str
+
+
+class Estimate(Wire):
+    """What the router expects of one candidate. `quality` is a chance from 0 to 1."""
+
+    model: str
+    quality: float
+    cost_usd: float
+    latency_s: float
+
+
+class Arm(Wire):
+    """Which part of an experiment a request is in: `control`, or `treatment` by its `share`."""
+
+    experiment: str
+    arm: Literal["control", "treatment"]
+
+
+class Decision(Wire):
+    """What the router concluded and why.
+
+    `rule` is the position of the rule that matched in its route, from 0; None if none did.
+    `confidence` is the learned classifier's, None where it was not asked. `input_tokens` and
+    `output_tokens` are estimates, and so is `complexity`, from 1 to 5.
+    """
+
+    route: str
+    intent: str
+    why: str
+    rule: int | None = None
+    confidence: float | None = None
+    input_tokens: int
+    output_tokens: int = 0
+    complexity: int = 1
+    excluded: tuple[Excluded, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
+    arms: tuple[Arm, ...] = ()
+    decided_at: float
+    plan: Plan

@@ -1,27 +1,157 @@
-"""What the router looks at in a request."""
+"""What the router looks at in a request: how long it is, what is in it, and how hard it looks.
 
+All of this is read from the head and the tail of the text: what is asked stands at the beginning
+or the end, and the document between is only counted.
+"""
+
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from modelyard.messages import Request
 from modelyard.tokens import estimate_tokens
+from router_worker.language import language
 
-HEAD_CHARS = 2_000
-TAIL_CHARS = 500
-"""What is asked stands at the beginning or the end; the document between is not read for it."""
+HEAD_CHARS: Final = 2_000
+TAIL_CHARS: Final = 500
+
+TYPICAL_OUTPUT_TOKENS: Final = 200
+TOKENS_PER_WORD: Final = 1.35
+
+_CODE: Final = re.compile(
+    r"```|\bdef \w+\(|\bclass \w+|\bfunction\b.{0,40}\(|[{};]\s*$|</?[a-z][a-z0-9]*[ />]|=>|"
+    r"\bselect\b.{1,200}\bfrom\b|\b(?:python|javascript|typescript|java|c\+\+|sql|html|css|regex|"
+    r"bash|rust|golang|kubernetes|docker|json|yaml|api|stack trace|traceback|exception)\b",
+    re.MULTILINE | re.DOTALL,
+)
+_MATH: Final = re.compile(
+    r"\d\s*[-+*/^=×÷<>]\s*\d|\b[a-z]\s*=\s*-?\d|\d\s*%|[√∑∫π≤≥]|\\frac|\$[^$\n]{1,80}\$|\b(?:solve|"
+    r"equation|calculate|compute|integral|derivative|probability|percent(?:age)?|average|sum of|"
+    r"how many|how much|square root|multiplied|divided)\b"
+)
+_QUESTION: Final = re.compile(
+    r"\?|^(?:who|what|when|where|why|how|which|whose|is|are|do|does|did|can|could|should|will|was|"
+    r"were)\b"
+)
+_LIST: Final = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+", re.MULTILINE)
+_STEPS: Final = re.compile(
+    r"\b(?:step[- ]by[- ]step|first|firstly|then|next|after that|finally|afterwards|secondly|"
+    r"followed by|and also|in addition|as well as|plan|strategy|compare|trade-?offs?|evaluate|"
+    r"analy[sz]e|derive|prove|design|optimi[sz]e|refactor)\b"
+)
+_LOGIC: Final = re.compile(
+    r"\b(?:and|or|not|if|unless|except|only|but|because|although|therefore|either|neither|both|all|"
+    r"none|every|at least|at most|must|without|while|whereas)\b"
+)
+_URL: Final = re.compile(r"https?://\S+")
+_JSON: Final = re.compile(r"\bjson\b|\{\s*\"")
+_NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
+_NAME: Final = re.compile(r"(?<![.!?:\n])(?<!^)\s([A-Z][\w'’-]+)")
+_SENTENCE: Final = re.compile(r"[.!?]+(?:\s|$)|\n+")
+
+_WORDS_ASKED: Final = re.compile(r"\b(\d{2,5})[- ](?:words?|wörter|mots|palabras)\b")
+_ITEMS_ASKED: Final = re.compile(
+    r"\b(\d{1,3})\s+(?:\w+\s+)?(?:ideas|examples|tips|reasons|ways|names|questions|items|points|"
+    r"steps|titles|suggestions)\b"
+)
+_SHORT_ASKED: Final = re.compile(
+    r"\b(?:one word|yes or no|true or false|briefly|in short|one sentence|single sentence|one line|"
+    r"tl;dr|only the (?:number|answer|name))\b"
+)
+_LONG_ASKED: Final = re.compile(
+    r"\b(?:essay|story|article|blog|report|in detail|detailed|comprehensive|chapter|script|"
+    r"tutorial|guide|speech|proposal|screenplay)\b"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """A request as the rules see it: its estimated length, and its lower-cased head and tail."""
+    """A request as rules and policy see it.
+
+    `text` is the head and the tail, `gist` the same in lower case; `traits` are those of
+    `modelyard.routes.Trait`; `language` is two letters or ''; `complexity` is from 1 (a greeting)
+    to 5; `output_tokens` is how long an answer is expected to be, as far as the text tells.
+    """
 
     input_tokens: int
+    text: str
     gist: str
+    traits: frozenset[str]
+    complexity: int
+    output_tokens: int
+
+    @property
+    def language(self) -> str:
+        """The text's language; worked out only where a rule asks."""
+        return language(self.gist)
 
 
 def features(request: Request) -> Features:
     """Return the features of a request."""
-    text = request.text
-    gist = text
-    if len(text) > HEAD_CHARS + TAIL_CHARS:
-        gist = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
-    return Features(input_tokens=estimate_tokens(text), gist=gist.casefold())
+    whole = request.text
+    text = whole
+    if len(whole) > HEAD_CHARS + TAIL_CHARS:
+        text = f"{whole[:HEAD_CHARS]}\n{whole[-TAIL_CHARS:]}"
+    gist = text.casefold()
+    tokens = estimate_tokens(whole)
+    traits = traits_of(gist)
+    asked = request.params.get("max_tokens")
+    expected = output_tokens(gist, tokens, traits)
+    if isinstance(asked, int) and asked > 0:
+        expected = min(expected, asked)
+    return Features(tokens, text, gist, traits, complexity(text, gist, tokens, traits), expected)
+
+
+def traits_of(gist: str) -> frozenset[str]:
+    """Return what is in a lower-cased text."""
+    return frozenset(
+        name
+        for name, pattern in (
+            ("code", _CODE),
+            ("math", _MATH),
+            ("question", _QUESTION),
+            ("list", _LIST),
+            ("steps", _STEPS),
+            ("logic", _LOGIC),
+            ("url", _URL),
+            ("json", _JSON),
+        )
+        if pattern.search(gist)
+    )
+
+
+def complexity(text: str, gist: str, tokens: int, traits: frozenset[str]) -> int:
+    """Return how hard a request looks, from 1 to 5.
+
+    It counts what needs more than one thought: length, sentences, names and numbers to keep apart,
+    conditions, steps, code and mathematics.
+    """
+    points = 0.0
+    points += 0.5 * (tokens > 25) + 0.5 * (tokens > 80) + 0.5 * (tokens > 400)
+    points += 0.5 * (len(_SENTENCE.findall(gist)) > 3)
+    points += 0.5 * (len(_NUMBER.findall(gist)) > 2) + 0.5 * (len(_NAME.findall(text)) > 3)
+    if "logic" in traits:
+        points += min(1.0, 0.25 * (len(_LOGIC.findall(gist)) - 1))
+    if "steps" in traits:
+        points += min(1.5, 0.5 * len(_STEPS.findall(gist)))
+    points += 0.75 * ("code" in traits) + 0.5 * ("math" in traits) + 0.25 * ("list" in traits)
+    return min(5, 1 + int(points))
+
+
+def output_tokens(gist: str, tokens: int, traits: frozenset[str]) -> int:
+    """Return for how many tokens of answer a lower-cased text asks, as far as it tells."""
+    words = _WORDS_ASKED.search(gist)
+    if words:
+        return round(TOKENS_PER_WORD * int(words.group(1)))
+    if _SHORT_ASKED.search(gist):
+        return 30
+    items = _ITEMS_ASKED.search(gist)
+    if items:
+        return min(4_000, 30 * int(items.group(1)))
+    if _LONG_ASKED.search(gist):
+        return 800
+    if "code" in traits:
+        return 400
+    if "question" in traits and tokens < 20:
+        return 100
+    return TYPICAL_OUTPUT_TOKENS

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from modelyard.catalog import Catalog
 from modelyard.errors import InvalidRequest
 from modelyard.messages import Call, DeadLetter, DeadReason, Request, problems
-from modelyard.plan import Decision
+from modelyard.plan import Decision, Plan, Strategy
+from router_worker.knowledge import NOTHING, Knowledge
 from router_worker.policy import decide
 
 
@@ -28,12 +29,19 @@ class Refused:
 
 
 def forward(
-    id: str, payload: Any, catalog: Catalog, now: float, expires: float | None = None
+    id: str,
+    payload: Any,
+    catalog: Catalog,
+    now: float,
+    expires: float | None = None,
+    *,
+    knowledge: Knowledge = NOTHING,
+    escalated: str | None = None,
 ) -> Forwarded | Refused:
     """Return where a request goes. Bad input is a dead letter, never an exception.
 
     `expires` is when its task message does; the earlier of it and the deadline counts. Both and
-    `now` are seconds since the epoch.
+    `now` are seconds since the epoch. `escalated` is where the request's session got to.
     """
     raw = dict(payload) if isinstance(payload, Mapping) else {"received": payload}
     try:
@@ -46,7 +54,7 @@ def forward(
     if request.deadline is not None and now >= request.deadline:
         return refused(id, DeadReason.EXPIRED, "its deadline passed before it was routed", raw, now)
     try:
-        decision = decide(request, catalog, now)
+        decision = decide(request, catalog, now, id=id, knowledge=knowledge, escalated=escalated)
     except InvalidRequest as error:
         return refused(id, DeadReason.INVALID, str(error), raw, now)
     return Forwarded(Call(request=request, decision=decision))
@@ -61,5 +69,21 @@ def refused(
 
 def summary(decision: Decision) -> str:
     """Return a decision in a few words, for logs, events and Flower."""
-    models = " then ".join(step.model for step in decision.plan.steps)
-    return f"{decision.intent}, about {decision.input_tokens:,} tokens, to {models}"
+    tokens = f"{decision.intent}, about {decision.input_tokens:,} tokens"
+    return f"{tokens}, {plan_summary(decision.plan)}"
+
+
+def plan_summary(plan: Plan) -> str:
+    """Return what the workers will do, in a few words."""
+    models = [step.model for step in plan.steps]
+    match plan.strategy:
+        case Strategy.CASCADE:
+            words = f"cascade {' then '.join(models)}"
+        case Strategy.ENSEMBLE:
+            how = plan.combine.how if plan.combine else "vote"
+            words = f"ensemble of {', '.join(models)} by {how}"
+        case Strategy.HANDOFF:
+            words = f"handoff to {models[0]}"
+        case _:
+            words = f"to {' then '.join(models)}"
+    return f"{words}, shadowed by {plan.shadow}" if plan.shadow else words

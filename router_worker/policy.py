@@ -1,16 +1,22 @@
-"""Deciding: from a request and the catalog to a plan, with the reasons."""
+"""Deciding: from a request, the catalog and what was learned to a plan, with the reasons."""
 
-from collections.abc import Sequence
-
-from modelyard.catalog import Catalog, Model, UnknownName
+from modelyard.catalog import Catalog, UnknownName
 from modelyard.errors import InvalidRequest
 from modelyard.messages import Request
-from modelyard.plan import Decision, Excluded, Plan, Step
+from modelyard.plan import Arm, Combine, Decision, Plan, Step, Strategy
+from modelyard.routes import Route, Target
+from router_worker.candidates import (
+    Choice,
+    choose,
+    summary,
+    without_limits,
+    without_soft_limits,
+)
+from router_worker.experiments import Variants, relevant, variants
 from router_worker.features import Features, features
-from router_worker.rules import first_match
-
-OTHER = "other"
-"""The intent of a request that no rule matched."""
+from router_worker.intent import Verdict, tell
+from router_worker.knowledge import NOTHING, Knowledge
+from router_worker.rules import View
 
 PINNED = "pinned"
 """The intent of a request that names its models itself."""
@@ -20,68 +26,124 @@ class Unroutable(InvalidRequest):
     """No model can take the request. The message names each candidate and why not."""
 
 
-def decide(request: Request, catalog: Catalog, now: float) -> Decision:
+def decide(
+    request: Request,
+    catalog: Catalog,
+    now: float,
+    *,
+    id: str = "",
+    knowledge: Knowledge = NOTHING,
+    escalated: str | None = None,
+) -> Decision:
     """Return the decision for a request.
 
-    `now` is in seconds since the epoch. Raises `Unroutable` for an unknown route or model, and
-    when every candidate is excluded.
+    `now` is in seconds since the epoch; `id` is what experiments go by for a request that is
+    nobody's; `escalated` is the model that the request's session was escalated to. Raises
+    `Unroutable` for an unknown route or model, and when no candidate is left.
     """
     seen = features(request)
-    rule = None
     if request.models:
-        intent, because, names = PINNED, "the request names its models", request.models
-    else:
-        try:
-            route = catalog.route(request.route)
-        except UnknownName as error:
-            raise Unroutable(str(error)) from error
-        match = first_match(route, seen)
-        if match is None:
-            intent, names = OTHER, route.otherwise.models
-            because = f"no rule of route {request.route!r} matched"
-        else:
-            rule, intent, names = match.position, match.rule.intent, match.rule.models
-            because = f"rule {rule + 1} of route {request.route!r}: {match.because}"
-    steps, excluded = candidates(names, request, seen, catalog)
-    if not steps:
-        reasons = "; ".join(f"{each.model}: {each.why}" for each in excluded)
-        raise Unroutable(f"no model can take it ({reasons})")
-    return Decision(
-        route=request.route,
-        intent=intent,
-        why=because,
-        rule=rule,
-        input_tokens=seen.input_tokens,
-        excluded=tuple(excluded),
-        decided_at=now,
-        plan=Plan(steps=tuple(steps)),
+        target = Target(models=request.models)
+        verdict = Verdict(PINNED, target, "the request names its models")
+        return decision(request, seen, verdict, target, None, catalog, now, knowledge, ())
+    name, route = request.route, find(request.route, catalog)
+    trial = None
+    if route.experiments:
+        trial = variants(route.experiments, request, id, now, knowledge.taken_back)
+        if trial.route is not None:
+            name, route = trial.route, find(trial.route, catalog)
+    view = View(seen, request.metadata, now, escalated is not None)
+    verdict = tell(name, route, view, knowledge)
+    target = verdict.target
+    arms: tuple[Arm, ...] = ()
+    shadow = None
+    if route.sticky and escalated in target.models:
+        start = target.models.index(escalated)
+        target = target.model_copy(update={"models": target.models[start:]})
+    if trial is not None:
+        target, arms, shadow = tried(target, trial)
+    return decision(
+        request, seen, verdict, target, route, catalog, now, knowledge, arms, shadow=shadow
     )
 
 
-def candidates(
-    names: Sequence[str], request: Request, seen: Features, catalog: Catalog
-) -> tuple[list[Step], list[Excluded]]:
-    """Return the steps that can be taken, in order, and the candidates that can't, with reasons."""
-    steps, excluded = [], []
-    for name in dict.fromkeys(names):
-        try:
-            obstacle = exclusion(catalog.model(name), request, seen)
-        except UnknownName as error:
-            obstacle = str(error)
-        if obstacle is None:
-            steps.append(Step(model=name))
-        else:
-            excluded.append(Excluded(model=name, why=obstacle))
-    return steps, excluded
+def find(name: str, catalog: Catalog) -> Route:
+    """Return a route. Raises `Unroutable` if there is none of that name."""
+    try:
+        return catalog.route(name)
+    except UnknownName as error:
+        raise Unroutable(str(error)) from error
 
 
-def exclusion(model: Model, request: Request, seen: Features) -> str | None:
-    """Return why this model can't take this request, or None if it can."""
-    if model.disabled is not None:
-        return model.disabled
-    asked = request.params.get("max_tokens")
-    output = asked if isinstance(asked, int) and asked > 0 else model.max_output_tokens
-    room = model.context_tokens - output
-    if seen.input_tokens > room:
-        return f"about {seen.input_tokens:,} tokens do not fit the {room:,} it has for input"
-    return None
+def tried(target: Target, trial: Variants) -> tuple[Target, tuple[Arm, ...], str | None]:
+    """Return the target as experiments change it, the arms it is in, and a shadow."""
+    trial = relevant(trial, target.models)
+    shadow = next((trial.shadow[name] for name in target.models if name in trial.shadow), None)
+    if trial.replace:
+        # The model that was replaced stays behind the new one, to fail over to.
+        models = [
+            each
+            for name in target.models
+            for each in ((trial.replace[name], name) if name in trial.replace else (name,))
+        ]
+        if target.strategy is Strategy.ENSEMBLE:
+            models = [trial.replace.get(name, name) for name in target.models]
+        target = target.model_copy(update={"models": tuple(dict.fromkeys(models))})
+    return target, trial.arms, shadow
+
+
+def decision(
+    request: Request,
+    seen: Features,
+    verdict: Verdict,
+    target: Target,
+    route: Route | None,
+    catalog: Catalog,
+    now: float,
+    knowledge: Knowledge,
+    arms: tuple[Arm, ...],
+    *,
+    shadow: str | None = None,
+) -> Decision:
+    """Return the decision for a verdict. Raises `Unroutable` when no candidate is left."""
+    why = verdict.because
+    choice = choose(target, request, seen, verdict.intent, catalog, route, knowledge)
+    if not choice.models and route is not None and route.if_none == "otherwise":
+        why += f"; none keeps to the limits ({summary(choice.excluded)}): the safe choice"
+        target = without_limits(route.otherwise)
+        safe = without_soft_limits(request)
+        choice = choose(target, safe, seen, verdict.intent, catalog, route, knowledge)
+    if not choice.models:
+        raise Unroutable(f"no model can take it ({summary(choice.excluded)})")
+    if shadow is not None and catalog.model(shadow).disabled is not None:
+        shadow = None
+    return Decision(
+        route=request.route,
+        intent=verdict.intent,
+        why=why,
+        rule=verdict.rule,
+        confidence=None if verdict.confidence is None else round(verdict.confidence, 4),
+        input_tokens=seen.input_tokens,
+        output_tokens=seen.output_tokens,
+        complexity=seen.complexity,
+        excluded=choice.excluded,
+        estimates=choice.estimates,
+        arms=arms,
+        decided_at=now,
+        plan=plan(choice, target, catalog, shadow),
+    )
+
+
+def plan(choice: Choice, target: Target, catalog: Catalog, shadow: str | None) -> Plan:
+    """Return what the workers execute. One model alone is no cascade and no ensemble."""
+    steps = tuple(Step(model=name) for name in choice.models)
+    if catalog.model(choice.models[0]).is_people:
+        return Plan(strategy=Strategy.HANDOFF, steps=steps)
+    if len(steps) == 1 or target.strategy is Strategy.SINGLE:
+        return Plan(steps=steps, shadow=shadow)
+    if target.strategy is Strategy.CASCADE:
+        return Plan(strategy=Strategy.CASCADE, steps=steps, accept=target.accept, shadow=shadow)
+    combine = target.combine or Combine()
+    if combine.quorum is not None and combine.quorum > len(steps):
+        combine = combine.model_copy(update={"quorum": len(steps)})
+    return Plan(strategy=Strategy.ENSEMBLE, steps=steps, combine=combine)

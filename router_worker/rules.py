@@ -1,11 +1,30 @@
-"""Matching a route's rules: the first whose conditions all hold."""
+"""Matching a route's rules: which of them hold for a request, and why."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from modelyard.routes import Route, Rule, When
+from modelyard.routes import Route, Rule, When, compiled
 from router_worker.features import Features
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What conditions are about: a request's features, whose it is, and when.
+
+    `now` is in seconds since the epoch. `escalated` says whether its session was before.
+    """
+
+    features: Features
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    now: float = 0.0
+    escalated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,24 +36,31 @@ class Match:
     because: str
 
 
-def first_match(route: Route, features: Features) -> Match | None:
-    """Return the first rule of `route` that matches, or None."""
+def matches(route: Route, view: View) -> Iterator[Match]:
+    """Yield the rules of `route` that hold, in their order."""
     for position, rule in enumerate(route.rules):
-        because = why(rule.when, features)
+        because = why(rule.when, view)
         if because is not None:
-            return Match(position, rule, because)
-    return None
+            yield Match(position, rule, because)
 
 
-def why(when: When, features: Features) -> str | None:
+def why(when: When, view: View) -> str | None:
     """Return what makes the conditions hold, in words, or None if one of them does not."""
-    reasons = []
-    if when.keywords:
-        found = keyword_pattern(when.keywords).search(features.gist)
-        if found is None:
+    reasons: list[str] = []
+    for condition in CONDITIONS:
+        reason = condition(when, view)
+        if reason is None:
             return None
-        reasons.append(f"keyword {found.group()!r}")
-    tokens = features.input_tokens
+        if reason:
+            reasons.append(reason)
+    return " and ".join(reasons)
+
+
+# Each condition returns '' where the rule does not ask, None where it does not hold.
+
+
+def _length(when: When, view: View) -> str | None:
+    tokens, reasons = view.features.input_tokens, []
     if when.min_tokens is not None:
         if tokens < when.min_tokens:
             return None
@@ -46,8 +72,118 @@ def why(when: When, features: Features) -> str | None:
     return " and ".join(reasons)
 
 
+def _complexity(when: When, view: View) -> str | None:
+    least, most = when.min_complexity, when.max_complexity
+    if least is None and most is None:
+        return ""
+    found = view.features.complexity
+    return f"complexity {found}" if (least or 1) <= found <= (most or 5) else None
+
+
+def _traits(when: When, view: View) -> str | None:
+    if not view.features.traits.issuperset(when.has):
+        return None
+    return f"has {', '.join(when.has)}" if when.has else ""
+
+
+def _metadata(when: When, view: View) -> str | None:
+    for key, values in when.metadata.items():
+        found = view.metadata.get(key)
+        if found is None or (found not in values and "*" not in values):
+            return None
+    return " and ".join(f"metadata {key} is {view.metadata[key]!r}" for key in when.metadata)
+
+
+def _escalated(when: When, view: View) -> str | None:
+    if when.escalated is None:
+        return ""
+    if when.escalated is not view.escalated:
+        return None
+    return "its session was escalated" if view.escalated else "its session was not escalated"
+
+
+def _time(when: When, view: View) -> str | None:
+    if when.span is None and not when.days:
+        return ""
+    at = datetime.fromtimestamp(view.now, ZoneInfo(when.timezone))
+    begins = at
+    if when.span is not None:
+        minute = 60 * at.hour + at.minute
+        start, end = when.span
+        if not (start <= minute < end if start < end else minute >= start or minute < end):
+            return None
+        if start > end and minute < end:
+            begins = at - timedelta(days=1)  # the night that began yesterday
+    if when.days and DAYS[begins.weekday()] not in when.days:
+        return None
+    return f"it is {at:%a %H:%M} in {when.timezone}"
+
+
+def _keywords(when: When, view: View) -> str | None:
+    if not when.keywords:
+        return ""
+    found = keyword_pattern(when.keywords).search(view.features.gist)
+    return f"keyword {found.group()!r}" if found else None
+
+
+def _pattern(when: When, view: View) -> str | None:
+    if when.pattern is None:
+        return ""
+    found = regular_expression(when.pattern).search(view.features.text)
+    return f"pattern matches {found.group()[:40]!r}" if found else None
+
+
+def _languages(when: When, view: View) -> str | None:
+    if not when.languages:
+        return ""
+    found = view.features.language
+    return f"language {found}" if found in when.languages else None
+
+
+def _nested(when: When, view: View) -> str | None:
+    reasons = []
+    for each in when.all:
+        reason = why(each, view)
+        if reason is None:
+            return None
+        reasons.append(reason)
+    if when.any:
+        first = next((reason for each in when.any if (reason := why(each, view)) is not None), None)
+        if first is None:
+            return None
+        reasons.append(first)
+    if when.not_ is not None:
+        if why(when.not_, view) is not None:
+            return None
+        reasons.append("what it excludes does not hold")
+    return " and ".join(reasons)
+
+
+CONDITIONS = (
+    *(_length, _complexity, _traits, _metadata, _escalated, _time),
+    *(_keywords, _pattern, _languages, _nested),
+)
+"""The cheap ones first."""
+
+
 @lru_cache(maxsize=1024)
 def keyword_pattern(keywords: tuple[str, ...]) -> re.Pattern[str]:
     """Return a pattern that finds any keyword as a whole word or phrase in case-folded text."""
     words = "|".join(re.escape(word.casefold()) for word in sorted(keywords, key=len, reverse=True))
     return re.compile(rf"(?<!\w)(?:{words})(?!\w)")
+
+
+regular_expression = lru_cache(maxsize=1024)(compiled)
+"""`modelyard.routes.compiled`, once for each pattern."""
+
+
+def prepare(route: Route) -> None:
+    """Compile all patterns of a route, so that no request waits for it."""
+    pending: list[Any] = [rule.when for rule in route.rules]
+    while pending:
+        when = pending.pop()
+        if when.keywords:
+            keyword_pattern(when.keywords)
+        if when.pattern is not None:
+            regular_expression(when.pattern)
+        pending += [*when.all, *when.any, *([when.not_] if when.not_ else [])]

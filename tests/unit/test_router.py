@@ -10,7 +10,7 @@ from modelyard.routes import Route, Rule, When
 from router_worker.features import HEAD_CHARS, features
 from router_worker.forward import Forwarded, Refused, forward, summary
 from router_worker.policy import Unroutable, decide
-from router_worker.rules import why
+from router_worker.rules import View, why
 
 NOW = 1_000.0
 
@@ -104,7 +104,7 @@ def test_what_nobody_can_take_is_refused_with_every_reason() -> None:
 )
 def test_a_keyword_is_a_whole_word_whatever_its_case(text: str, found: bool) -> None:
     seen = features(Request.of(text or "x"))
-    assert (why(When(keywords=("summarize", "tl;dr")), seen) is not None) is found
+    assert (why(When(keywords=("summarize", "tl;dr")), View(seen)) is not None) is found
 
 
 def test_a_keyword_deep_inside_a_document_is_not_what_is_asked() -> None:
@@ -117,7 +117,7 @@ def test_a_keyword_deep_inside_a_document_is_not_what_is_asked() -> None:
 def test_token_bounds_include_their_ends(text: str, low: int, spread: int) -> None:
     seen = features(Request.of(text))
     when = When(min_tokens=low, max_tokens=low + spread)
-    assert (why(when, seen) is not None) is (low <= seen.input_tokens <= low + spread)
+    assert (why(when, View(seen)) is not None) is (low <= seen.input_tokens <= low + spread)
 
 
 @given(

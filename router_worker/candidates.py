@@ -1,0 +1,161 @@
+"""Choosing among candidates: what each would cost and bring, and which of them may be called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modelyard.catalog import Catalog, Model, UnknownName
+from modelyard.messages import Limits, Request, Usage
+from modelyard.plan import Estimate, Excluded
+from modelyard.routes import Route, Target
+from router_worker.features import Features
+from router_worker.knowledge import Knowledge
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The models to call, in order, those that are left out, and what was expected of each."""
+
+    models: tuple[str, ...]
+    excluded: tuple[Excluded, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
+
+
+def choose(
+    target: Target,
+    request: Request,
+    seen: Features,
+    intent: str,
+    catalog: Catalog,
+    route: Route | None,
+    knowledge: Knowledge,
+) -> Choice:
+    """Return which of the target's models are called, in order. None may be left."""
+    limits = limits_of(target, request)
+    weighed = target.choose == "cheapest" or any(
+        limit is not None
+        for limit in (limits.quality_floor, limits.max_cost_usd, limits.max_latency_s)
+    )
+    predicted = predictions(route, seen, knowledge) if weighed else {}
+    models, excluded, estimates = [], [], []
+    for name in dict.fromkeys(target.models):
+        try:
+            model = catalog.model(name)
+        except UnknownName as error:
+            excluded.append(Excluded(model=name, why=str(error)))
+            continue
+        obstacle = exclusion(model, request, seen)
+        if obstacle is None and weighed:
+            expected = estimate(model, request, seen, intent, predicted, knowledge)
+            estimates.append(expected)
+            obstacle = beyond(expected, limits)
+        if obstacle is None:
+            models.append(name)
+        else:
+            excluded.append(Excluded(model=name, why=obstacle))
+    if target.choose == "cheapest":
+        cost = {each.model: (each.cost_usd, -each.quality) for each in estimates}
+        models.sort(key=cost.__getitem__)
+    return Choice(tuple(models), tuple(excluded), tuple(estimates))
+
+
+def limits_of(target: Target, request: Request) -> Limits:
+    """Return the limits that hold: the request's, and the target's where it has none."""
+    asked = request.limits
+    return Limits(
+        quality_floor=first(asked.quality_floor, target.quality_floor),
+        max_cost_usd=first(asked.max_cost_usd, target.max_cost_usd),
+        max_latency_s=first(asked.max_latency_s, target.max_latency_s),
+        region=asked.region,
+        data_class=asked.data_class,
+    )
+
+
+def first(asked: float | None, default: float | None) -> float | None:
+    """Return what was asked for, or the default."""
+    return default if asked is None else asked
+
+
+def predictions(route: Route | None, seen: Features, knowledge: Knowledge) -> dict[str, float]:
+    """Return the predicted quality by the catalog's names; empty if nothing was learned."""
+    if route is None or route.predictor is None:
+        return {}
+    predictor = knowledge.predictors.get(route.predictor)
+    if predictor is None:
+        return {}
+    return {
+        route.predicts.get(name, name): quality
+        for name, quality in predictor.predict(seen.text).items()
+    }
+
+
+def estimate(
+    model: Model,
+    request: Request,
+    seen: Features,
+    intent: str,
+    predicted: dict[str, float],
+    knowledge: Knowledge,
+) -> Estimate:
+    """Return what one call of a model is expected to bring and to cost."""
+    output = knowledge.output_tokens.get((model.name, intent), float(seen.output_tokens))
+    output = min(output, float(room_for_output(model, request)))
+    usage = Usage(input_tokens=seen.input_tokens, output_tokens=round(output))
+    latency_s = knowledge.latency_s.get(model.name)
+    if latency_s is None:
+        latency_s = model.latency_s + output / model.tokens_per_s
+    return Estimate(
+        model=model.name,
+        quality=round(predicted.get(model.name, model.quality), 4),
+        cost_usd=model.price.cost_usd(usage),
+        latency_s=round(latency_s, 3),
+    )
+
+
+def room_for_output(model: Model, request: Request) -> int:
+    """Return the tokens that are kept free for the answer."""
+    asked = request.params.get("max_tokens")
+    return asked if isinstance(asked, int) and asked > 0 else model.max_output_tokens
+
+
+def beyond(expected: Estimate, limits: Limits) -> str | None:
+    """Return which limit a candidate does not keep to, or None."""
+    if limits.quality_floor is not None and expected.quality < limits.quality_floor:
+        return f"quality {expected.quality:.2f} is below {limits.quality_floor:g}"
+    if limits.max_cost_usd is not None and expected.cost_usd > limits.max_cost_usd:
+        return f"about ${expected.cost_usd:.6f} is over ${limits.max_cost_usd:g}"
+    if limits.max_latency_s is not None and expected.latency_s > limits.max_latency_s:
+        return f"about {expected.latency_s:.1f} s is over {limits.max_latency_s:g} s"
+    return None
+
+
+def exclusion(model: Model, request: Request, seen: Features) -> str | None:
+    """Return why this model can't take this request at all, or None if it can."""
+    if model.disabled is not None:
+        return model.disabled
+    region, data_class = request.limits.region, request.limits.data_class
+    if region is not None and region not in model.regions:
+        return f"it is not listed for region {region!r}"
+    if data_class is not None and data_class not in model.data_classes:
+        return f"it is not listed for data class {data_class!r}"
+    room = model.context_tokens - room_for_output(model, request)
+    if not model.is_people and seen.input_tokens > room:
+        return f"about {seen.input_tokens:,} tokens do not fit the {room:,} it has for input"
+    return None
+
+
+def without_limits(target: Target) -> Target:
+    """Return the target with nothing that could be too dear, too slow or too bad."""
+    return target.model_copy(
+        update={"quality_floor": None, "max_cost_usd": None, "max_latency_s": None}
+    )
+
+
+def without_soft_limits(request: Request) -> Request:
+    """Return the request with those of its limits that must hold: region and data class."""
+    hard = Limits(region=request.limits.region, data_class=request.limits.data_class)
+    return request.model_copy(update={"limits": hard})
+
+
+def summary(excluded: Sequence[Excluded]) -> str:
+    """Return all candidates that were left out, and why, in one line."""
+    return "; ".join(f"{each.model}: {each.why}" for each in excluded)

@@ -1,0 +1,145 @@
+"""Experiments: which part of which one a request is in, and what that changes.
+
+Who is in the treatment is told by a hash and not by dice: every router says the same, a user stays
+where they are, and a ramp that grows only moves people from the control into the treatment.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Final
+
+from modelyard.messages import Request
+from modelyard.plan import Arm
+from modelyard.routes import Experiment
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Whose requests stay together; `own` is False where the request does not say whose it is."""
+
+    text: str
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """What the experiments of a route change about one request.
+
+    `route` decides it in place of its own. `replace` and `shadow` are from a model to the one that
+    is called in its place, or as well. `arms` are counted, each of them about the model that `of`
+    has for its experiment (none, where it is about the whole route). `notes` are for people.
+    """
+
+    route: str | None = None
+    replace: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    shadow: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    arms: tuple[Arm, ...] = ()
+    of: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    notes: tuple[str, ...] = ()
+
+    def models(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the candidates, in order and each once, as the experiments have them."""
+        return tuple(dict.fromkeys(self.replace.get(name, name) for name in names))
+
+
+NONE: Final = Variants()
+
+
+def variants(
+    experiments: Sequence[Experiment],
+    request: Request,
+    id: str,
+    now: float,
+    taken_back: Collection[str] = (),
+) -> Variants:
+    """Return what the experiments of its route change about a request.
+
+    `id` is the request's, `now` in seconds since the epoch. An experiment that was taken back, has
+    not begun or has no share is not there. A request is in the treatment of one experiment about
+    the same thing: of the first one in the catalog's order, and it is not counted in those after
+    it. As each of them hashes on its own, their arms stay comparable.
+    """
+    live = [
+        each for each in experiments if each.name not in taken_back and each.percent_at(now) > 0.0
+    ]
+    if not live:
+        return NONE
+    route: str | None = None
+    changed: dict[str, str] = {}
+    shadow: dict[str, str] = {}
+    arms: list[Arm] = []
+    of: dict[str, str] = {}
+    notes: list[str] = []
+    # Another route has other candidates; and what is called instead is known before its shadow.
+    for each in sorted(live, key=lambda each: (each.route is None, each.kind == "shadow")):
+        if route is not None or each.of in changed or (each.kind == "shadow" and each.of in shadow):
+            continue
+        whose = key(request, id, each.by)
+        arm = assign(each, whose.text, now)
+        arms.append(arm)
+        if not whose.own:
+            notes.append(f"experiment {each.name!r}: no metadata.{each.by}, so its id decides")
+        if each.of is not None and each.to is not None:
+            of[each.name] = each.of
+        if arm.arm == "control":
+            continue
+        if each.of is None or each.to is None:
+            route = each.route
+        else:
+            (shadow if each.kind == "shadow" else changed)[each.of] = each.to
+    if route is not None:
+        # It is in no experiment about a model of its own route.
+        changed, shadow = {}, {}
+        arms = [arm for arm in arms if arm.experiment not in of]
+    return Variants(route, changed, shadow, tuple(arms), of, tuple(notes))
+
+
+def relevant(found: Variants, models: Collection[str]) -> Variants:
+    """Return what is left of the variants for a request with these candidates.
+
+    They are the candidates before anything was replaced. An experiment about a model that is not
+    among them changes nothing, and its arms would only be noise in its figures.
+    """
+    if not found.of:
+        return found
+    gone = {name for name, model in found.of.items() if model not in models}
+    if not gone:
+        return found
+    return replace(
+        found,
+        replace={of: to for of, to in found.replace.items() if of in models},
+        shadow={of: to for of, to in found.shadow.items() if of in models},
+        arms=tuple(arm for arm in found.arms if arm.experiment not in gone),
+        of={name: model for name, model in found.of.items() if name not in gone},
+    )
+
+
+def assign(experiment: Experiment, key: str, now: float) -> Arm:
+    """Return the arm of whoever has this key, at `now` in seconds since the epoch."""
+    treated = place(experiment.name, key) < experiment.percent_at(now)
+    return Arm(experiment=experiment.name, arm="treatment" if treated else "control")
+
+
+def place(experiment: str, key: str) -> float:
+    """Return where a key stands in an experiment: from 0 to below 100, always the same.
+
+    The name is part of it: who is first in one experiment is not first in all of them.
+    """
+    seen = blake2b(f"{experiment}\0{key}".encode(errors="surrogatepass"), digest_size=8).digest()
+    # 53 bits are what a float holds exactly: more could be rounded up to 100.
+    return 100.0 * (int.from_bytes(seen, "big") >> 11) / 2**53
+
+
+def key(request: Request, id: str, by: str) -> Key:
+    """Return whose request it is, by its metadata's `user`, `session` or `tenant`.
+
+    Without it, as with `by` request, each request stands for itself, by its id.
+    """
+    if by == "request":
+        return Key(id, own=True)
+    whose = request.metadata.get(by)
+    return Key(whose, own=True) if whose else Key(id, own=False)

@@ -1,0 +1,164 @@
+"""Conditions of rules: what each of them holds for, and what the reasons say."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from modelyard.messages import Request
+from modelyard.routes import Route, Rule, When
+from router_worker.features import features
+from router_worker.rules import View, matches, prepare, why
+
+
+def view(text: str = "hello", **fields: Any) -> View:
+    return View(features(Request.of(text)), **fields)
+
+
+def when(**conditions: Any) -> When:
+    return When.model_validate(conditions)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "text", "because"),
+    [
+        ({"keywords": ["tl;dr"]}, "TL;DR please", "keyword 'tl;dr'"),
+        ({"pattern": r"order\s+#\d{4}"}, "Where is Order  #1234?", "pattern matches"),
+        ({"has": ["code"]}, "```\nx = 1\n```", "has code"),
+        ({"has": ["question"]}, "Why is it red?", "has question"),
+        ({"languages": ["de"]}, "Wie kann ich mein Konto schließen?", "language de"),
+        ({"languages": ["ja", "zh"]}, "注文はどこですか", "language ja"),
+        ({"min_complexity": 1, "max_complexity": 1}, "hi", "complexity 1"),
+        ({"any": [{"keywords": ["a"]}, {"keywords": ["hello"]}]}, "hello", "keyword 'hello'"),
+        ({"all": [{"max_tokens": 9}, {"keywords": ["hello"]}]}, "hello", "at most 9 and keyword"),
+        ({"not": {"keywords": ["bye"]}}, "hello", "what it excludes does not hold"),
+    ],
+)
+def test_a_condition_holds_and_says_why(
+    conditions: dict[str, Any], text: str, because: str
+) -> None:
+    assert because in (why(when(**conditions), view(text)) or "it did not match")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "text"),
+    [
+        ({"keywords": ["cat"]}, "concatenate"),
+        ({"pattern": r"^\d+$"}, "order 12"),
+        ({"has": ["code", "math"]}, "print it in Python"),
+        ({"languages": ["de"]}, "How can I close my account?"),
+        ({"min_complexity": 4}, "hi"),
+        ({"any": [{"keywords": ["a"]}, {"keywords": ["b"]}]}, "hello"),
+        ({"all": [{"keywords": ["hello"]}, {"keywords": ["b"]}]}, "hello"),
+        ({"not": {"keywords": ["hello"]}}, "hello"),
+    ],
+)
+def test_a_condition_does_not_hold(conditions: dict[str, Any], text: str) -> None:
+    assert why(when(**conditions), view(text)) is None
+
+
+def test_metadata_has_one_of_the_values_or_any() -> None:
+    tiers = when(metadata={"tier": ["gold", "silver"], "user": "*"})
+
+    assert why(tiers, view(metadata={"tier": "gold", "user": "u1"})) is not None
+    assert why(tiers, view(metadata={"tier": "bronze", "user": "u1"})) is None
+    assert why(tiers, view(metadata={"tier": "gold"})) is None
+
+
+def at(moment: str) -> float:
+    return datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("moment", "holds"),
+    [
+        ("2026-11-23T22:00", True),  # a Monday
+        ("2026-11-23T21:59", False),
+        ("2026-11-24T05:59", True),  # the night that began on Monday
+        ("2026-11-24T06:00", False),
+        ("2026-11-24T23:00", False),
+        ("2026-11-23T03:00", False),  # the night that began on Sunday
+    ],
+)
+def test_a_night_belongs_to_the_day_on_which_it_begins(moment: str, holds: bool) -> None:
+    monday_night = when(hours="22:00-06:00", days=["mon"])
+
+    assert (why(monday_night, view(now=at(moment))) is not None) is holds
+
+
+def test_hours_are_those_of_the_time_zone() -> None:
+    office = when(hours="09:00-17:00", timezone="Asia/Tokyo")
+
+    assert why(office, view(now=at("2026-11-23T00:30"))) == "it is Mon 09:30 in Asia/Tokyo"
+    assert why(office, view(now=at("2026-11-23T12:00"))) is None
+
+
+def test_an_escalated_session_is_a_condition() -> None:
+    assert why(when(escalated=True), view(escalated=True)) is not None
+    assert why(when(escalated=True), view()) is None
+    assert why(when(escalated=False), view()) is not None
+
+
+@pytest.mark.parametrize(
+    ("conditions", "problem"),
+    [
+        ({}, "needs a condition"),
+        ({"timezone": "UTC"}, "needs a condition"),
+        ({"pattern": "(unclosed"}, "not a regular expression"),
+        ({"pattern": r"(a)\1"}, "not a regular expression"),
+        ({"hours": "9-17"}, "write hours as"),
+        ({"hours": "09:00-09:00"}, "can never match"),
+        ({"min_tokens": 2, "max_tokens": 1}, "can never match"),
+        ({"min_complexity": 5, "max_complexity": 1}, "can never match"),
+        ({"timezone": "Mars/Base", "hours": "01:00-02:00"}, "unknown time zone"),
+    ],
+)
+def test_a_condition_that_can_not_be_is_told_at_once(
+    conditions: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        when(**conditions)
+
+
+def test_a_rule_behind_another_of_the_same_conditions_is_told_at_once() -> None:
+    rule = Rule(when=when(keywords=["a"]), intent="x", models=("m",))
+    with pytest.raises(ValidationError, match="rule 2 can never match"):
+        Route(rules=(rule, rule), otherwise=("m",))
+
+
+def test_a_pattern_that_is_catastrophic_elsewhere_is_not_here() -> None:
+    # In a backtracking engine this takes some 2**40 steps.
+    evil = when(pattern=r"^(a+)+$")
+
+    assert why(evil, view("a" * 2_000 + "!")) is None
+
+
+def test_all_that_match_are_told_in_order() -> None:
+    route = Route(
+        rules=(
+            Rule(when=when(keywords=["hello"]), intent="x", models=("m",)),
+            Rule(when=when(keywords=["bye"]), intent="y", models=("m",)),
+            Rule(when=when(max_tokens=100), intent="z", models=("m",)),
+        ),
+        otherwise=("m",),
+    )
+    prepare(route)
+
+    assert [(each.position, each.rule.intent) for each in matches(route, view())] == [
+        (0, "x"),
+        (2, "z"),
+    ]
+
+
+@given(st.text(min_size=1).filter(str.strip), st.text(min_size=1, max_size=5).filter(str.strip))
+def test_not_is_the_opposite(text: str, keyword: str) -> None:
+    plain, negated = when(keywords=[keyword]), when(**{"not": {"keywords": [keyword]}})
+
+    try:
+        seen = view(text)
+    except ValidationError:
+        return  # no Unicode
+    assert (why(plain, seen) is None) is not (why(negated, seen) is None)

@@ -7,7 +7,7 @@ plan.
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from modelyard.wire import Fraction, Positive, Wire
 
@@ -30,6 +30,23 @@ class Accept(Wire):
     samples: Annotated[int, Field(ge=2, le=20)] = 3
     judge: str | None = None
     judge_floor: Fraction = 0.7
+
+    @field_validator("expression", "json_schema")
+    @classmethod
+    def _can_be_used(cls, value: Any, info: ValidationInfo) -> Any:
+        # Clients read the plan in an answer as JSON. To them it is news, whatever it says.
+        if value is None or info.mode == "json":
+            return value
+        # Imported when there is one: both are more than most programs need.
+        if info.field_name == "expression":
+            from modelyard.expression import parse  # noqa: PLC0415
+
+            parse(value)
+        else:
+            from modelyard.json_schema import check_schema  # noqa: PLC0415
+
+            check_schema(value)
+        return value
 
 
 class Combine(Wire):
@@ -86,6 +103,22 @@ class Plan(Wire):
     accept: Accept | None = None
     combine: Combine | None = None
     shadow: str | None = None
+
+    @property
+    def words(self) -> str:
+        """What the workers will do, in a few words."""
+        models = [step.model for step in self.steps]
+        match self.strategy:
+            case Strategy.CASCADE:
+                words = f"cascade {' then '.join(models)}"
+            case Strategy.ENSEMBLE:
+                how = self.combine.how if self.combine else "vote"
+                words = f"ensemble of {', '.join(models)} by {how}"
+            case Strategy.HANDOFF:
+                words = f"handoff to {models[0]}"
+            case _:
+                words = f"to {' then '.join(models)}"
+        return f"{words}, shadowed by {self.shadow}" if self.shadow else words
 
 
 class Excluded(Wire):

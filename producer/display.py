@@ -13,7 +13,7 @@ from rich.table import Table
 from modelyard.catalog import Catalog
 from modelyard.errors import ModelyardError, RequestFailed, RequestRevoked
 from modelyard.messages import Answer
-from modelyard.plan import Decision
+from modelyard.plan import Accept, Combine, Decision
 from producer.failure import failure
 from producer.output import console, standard_output
 from producer.queues import ModelState
@@ -78,12 +78,31 @@ def show_no_answer(id: str, error: ModelyardError) -> None:
 
 def show_decision(decision: Decision) -> None:
     """Print a decision for people."""
-    out.print(f"intent  {decision.intent}", markup=False)
-    out.print(f"why     {decision.why}", markup=False, soft_wrap=True)
-    out.print(f"tokens  about {decision.input_tokens:,}", markup=False)
-    out.print(f"plan    {' then '.join(step.model for step in decision.plan.steps)}", markup=False)
-    for excluded in decision.excluded:
-        out.print(f"not     {excluded.model}: {excluded.why}", markup=False, soft_wrap=True)
+    lines = [
+        ("intent", decision.intent),
+        ("why", decision.why),
+        ("tokens", f"about {decision.input_tokens:,} in, {decision.output_tokens:,} out"),
+        ("looks", f"complexity {decision.complexity} of 5"),
+        ("plan", decision.plan.words),
+    ]
+    plan = decision.plan
+    if plan.accept is not None:
+        lines.append(("accept", conditions(plan.accept)))
+    if plan.combine is not None:
+        lines.append(("combine", conditions(plan.combine)))
+    lines += [("trial", f"{arm.arm} of {arm.experiment}") for arm in decision.arms]
+    for each in decision.estimates:
+        expected = f"quality {each.quality:.2f}, ${each.cost_usd:.6f}, {each.latency_s:.1f} s"
+        lines.append(("expect", f"{each.model}: {expected}"))
+    lines += [("not", f"{each.model}: {each.why}") for each in decision.excluded]
+    for name, words in lines:
+        out.print(f"{name:7} {words}", markup=False, soft_wrap=True)
+
+
+def conditions(part: Accept | Combine) -> str:
+    """Return what is set of a plan's part, in one line."""
+    given = part.model_dump(exclude_defaults=True, mode="json")
+    return ", ".join(f"{name} {value}" for name, value in given.items()) or "as it is by default"
 
 
 def show_models(states: Sequence[ModelState], *, with_broker: bool) -> None:

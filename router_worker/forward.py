@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from modelyard.catalog import Catalog
 from modelyard.errors import InvalidRequest
 from modelyard.messages import Call, DeadLetter, DeadReason, Request, problems
-from modelyard.plan import Decision, Plan, Strategy
+from modelyard.plan import Decision
 from router_worker.knowledge import NOTHING, Knowledge
 from router_worker.policy import decide
 
@@ -70,20 +70,4 @@ def refused(
 def summary(decision: Decision) -> str:
     """Return a decision in a few words, for logs, events and Flower."""
     tokens = f"{decision.intent}, about {decision.input_tokens:,} tokens"
-    return f"{tokens}, {plan_summary(decision.plan)}"
-
-
-def plan_summary(plan: Plan) -> str:
-    """Return what the workers will do, in a few words."""
-    models = [step.model for step in plan.steps]
-    match plan.strategy:
-        case Strategy.CASCADE:
-            words = f"cascade {' then '.join(models)}"
-        case Strategy.ENSEMBLE:
-            how = plan.combine.how if plan.combine else "vote"
-            words = f"ensemble of {', '.join(models)} by {how}"
-        case Strategy.HANDOFF:
-            words = f"handoff to {models[0]}"
-        case _:
-            words = f"to {' then '.join(models)}"
-    return f"{words}, shadowed by {plan.shadow}" if plan.shadow else words
+    return f"{tokens}, {decision.plan.words}"

@@ -11,7 +11,8 @@ import typer
 from pydantic import BaseModel
 
 from modelyard.catalog import Endpoint, Model, Price, Retry
-from modelyard.routes import Route, Rule, When
+from modelyard.plan import Accept, Combine
+from modelyard.routes import Experiment, Rollback, Route, Rule, Stage, When
 from modelyard.settings import Settings
 from producer.cli import app
 from producer.commands import model_command, router_command
@@ -136,19 +137,27 @@ def test_every_setting_is_there_with_its_default() -> None:
         ("A route", Route),
         ("A rule", Rule),
         ("when", When),
+        ("accept", Accept),
+        ("combine", Combine),
+        ("An experiment", Experiment),
+        ("A stage", Stage),
+        ("rollback", Rollback),
     ],
 )
 def test_every_key_of_the_catalog_is_there_with_its_default(
     section: str, part: type[BaseModel]
 ) -> None:
     documented = table(sections(CATALOG, 2)[section])
-    keys = part.model_fields.keys() - ({"disabled"} if part is Endpoint else set())
+    fields = {field.alias or name: field for name, field in part.model_fields.items()}
+    if part is Endpoint:
+        del fields["disabled"]
 
-    assert documented.keys() == keys
-    for name in keys:
-        field = part.model_fields[name]
+    assert documented.keys() == fields.keys()
+    for name, field in fields.items():
         if field.is_required():
             assert documented[name] == "required", name
+        elif isinstance(field.default, bool):
+            assert documented[name] == str(field.default).lower(), name
         elif isinstance(field.default, int | float):
             assert float(documented[name]) == field.default, name
         else:

@@ -10,7 +10,6 @@ from modelyard.catalog import Catalog, Endpoint, Model, Price
 from modelyard.messages import Limits, Request
 from modelyard.plan import Decision, Strategy
 from modelyard.routes import Route
-from router_worker.forward import plan_summary
 from router_worker.knowledge import Knowledge
 from router_worker.policy import Unroutable, decide
 
@@ -242,13 +241,13 @@ class TestPlans:
 
         assert plan.strategy is Strategy.CASCADE
         assert plan.accept is not None
-        assert plan_summary(plan) == "cascade cheap then dear"
+        assert plan.words == "cascade cheap then dear"
 
     def test_an_ensemble_has_its_way_to_combine(self) -> None:
         target = {"models": ["cheap", "middle", "dear"], "strategy": "ensemble"}
         plan = decide(Request.of("x"), catalog({"otherwise": target}), NOW).plan
 
-        assert plan_summary(plan) == "ensemble of cheap, middle, dear by vote"
+        assert plan.words == "ensemble of cheap, middle, dear by vote"
 
     def test_a_quorum_is_no_more_than_those_that_are_left(self) -> None:
         target = {
@@ -269,7 +268,7 @@ class TestPlans:
 
     def test_people_are_handed_to(self) -> None:
         plan = decide(Request.of("x"), catalog({"otherwise": ["support"]}), NOW).plan
-        assert plan_summary(plan) == "handoff to support"
+        assert plan.words == "handoff to support"
 
     def test_a_session_that_escalated_stays_so_where_the_route_is_sticky(self) -> None:
         route = catalog({"otherwise": ["cheap", "middle", "dear"], "sticky": True})
@@ -298,7 +297,7 @@ class TestExperiments:
         found = decide(Request.of("x"), self.route(kind="shadow"), NOW, id="1")
 
         assert steps(found) == ["cheap", "dear"]
-        assert plan_summary(found.plan) == "to cheap then dear, shadowed by middle"
+        assert found.plan.words == "to cheap then dear, shadowed by middle"
 
     def test_another_policy_is_another_route(self) -> None:
         trial = {"name": "new", "route": "bold", "percent": 100}

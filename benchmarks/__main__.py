@@ -4,11 +4,15 @@
 Celery app. `litellm`: the same beside LiteLLM's proxy, which is installed into `.venv-litellm` when
 it is first asked for (left out, with a line that says so, where that fails). `backlog`: the cost of
 a request by how many are queued. `endurance`: many requests, each called once, in flat memory.
-`stages`: where the CPU time of a request goes. `rouge`: quality of the extractive summaries (left
-out where its data is missing). `--quick` is for trying them out: its figures say little.
+`stages`: where the CPU time of a request goes. `decisions`: the router's decisions per second,
+beside scikit-learn's classifier (left out where that is not installed). `routing`: how well the
+learned classifier and predictor decide on public data (left out where that is missing). `rouge`:
+quality of the extractive summaries (left out where its data is missing). `--quick` is for trying
+them out: its figures say little.
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -19,12 +23,14 @@ from typing import Any
 from benchmarks import (
     backlog,
     comparison,
+    decisions,
     endurance,
     gateway,
     http_client,
     pipeline,
     results,
     rouge,
+    routing,
     stages,
 )
 from benchmarks.environment import NoEnvironment
@@ -99,6 +105,26 @@ def where_the_time_goes(options: argparse.Namespace) -> Measured:
     return measured, stages.table(measured)
 
 
+def routing_quality(_: argparse.Namespace) -> Measured | None:
+    """How well the learned parts decide; None without the data."""
+    data = Path(os.environ.get("MODELYARD_DATA") or rouge.ROOT.parent / "shared" / "data")
+    missing = [name for name in routing.FILES if not (data / name).is_file()]
+    if missing:
+        print(f"routing: left out, no {' and '.join(missing)}: set MODELYARD_DATA", file=sys.stderr)
+        return None
+    measured = routing.run(data)
+    return measured, routing.table(measured)
+
+
+def decisions_per_second(options: argparse.Namespace) -> Measured | None:
+    """The router's decisions per second; None without the peer."""
+    if importlib.util.find_spec("sklearn") is None:
+        print("decisions: left out, no scikit-learn: pip install modelyard[train]", file=sys.stderr)
+        return None
+    measured = decisions.run(options.rounds or (2 if options.quick else decisions.ROUNDS))
+    return measured, decisions.table(measured)
+
+
 def summaries(_: argparse.Namespace) -> Measured | None:
     """Quality and speed of the extractive summaries; None without the data."""
     data = Path(os.environ.get("MODELYARD_DATA") or rouge.ROOT.parent / "shared" / "data")
@@ -118,6 +144,8 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Measured | None]] = {
     "backlog": with_a_backlog,
     "endurance": for_long,
     "stages": where_the_time_goes,
+    "decisions": decisions_per_second,
+    "routing": routing_quality,
     "rouge": summaries,
 }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from modelyard.catalog import Retry
 from modelyard.errors import FailureKind
-from modelyard.messages import Attempt, Call, DeadReason
+from modelyard.messages import Attempt, Call, DeadReason, Part
 
 JITTER_OVER_RETRY_AFTER_S = 1.0
 """Calls that were told the same Retry-After spread over this much time after it."""
@@ -50,19 +50,20 @@ Move = CallNow | NextStep | Die
 def advance(call: Call, attempts: Sequence[Attempt], retry: Retry, now: float, draw: float) -> Move:
     """Return what to do next for `call`, given all attempts so far.
 
-    `attempts` starts with those of earlier steps; `now` is in seconds since the epoch; `draw` is
-    a random number from 0 to 1. A success never comes here: it is the end.
+    `attempts` starts with those that the call came with, which were made elsewhere; `now` is in
+    seconds since the epoch; `draw` is a random number from 0 to 1. A success never comes here: what
+    follows it is the plan's strategy to say. Only who answers the request itself has a next step.
     """
     deadline = call.request.deadline
     if deadline is not None and now >= deadline:
         return Die(DeadReason.EXPIRED, "its deadline passed before the next call")
-    here = [attempt for attempt in attempts if attempt.model == call.model]
+    here = attempts[len(call.attempts) :]
     if not here:
         return CallNow()
     last = here[-1]
     tried = f"{call.model}: {last.message}"
     wait_s = wait(last, len(here), retry, draw)
-    has_next = call.step + 1 < len(call.decision.plan.steps)
+    has_next = call.part is Part.ANSWER and call.step + 1 < len(call.decision.plan.steps)
     bearable = (last.retry_after_s or 0.0) <= LONGEST_WAIT_S
     patient = bearable and (not has_next or (last.retry_after_s or 0.0) <= retry.patience_s)
     again = (

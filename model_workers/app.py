@@ -10,6 +10,7 @@ from typing import Any
 
 from celery.signals import celeryd_after_setup, celeryd_init, worker_shutdown
 
+from model_workers import combine
 from model_workers.task import CallTask
 from modelyard.app import lanes, make_app, serve_batch_lanes
 from modelyard.catalog import Catalog
@@ -33,6 +34,9 @@ app = make_app(
 )
 CallTask.catalog = catalog
 CallTask.result_ttl_s = settings.result_ttl_s
+CallTask.keep_ledger = settings.ledger_entries > 0
+CallTask.ledger_entries = settings.ledger_entries
+CallTask.keep_text = settings.ledger_text
 # One line a request is enough, and `CallTask` writes it: these say that a message came, and how
 # long Celery's tracer took.
 for noisy in ("celery.app.trace", "celery.worker.strategy"):
@@ -63,15 +67,27 @@ def consume_lanes(instance: Any, **_: Any) -> None:
     serve_batch_lanes(instance.app.amqp.queues, names)
     # The catalog was read before there was a log.
     logger.info("catalog %s: %s", settings.catalog_path, catalog.summary())
+    for problem in combine.problems(catalog):
+        logger.error("requests that need it will be dead letters: %s", problem)
 
 
 def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:
     """Return how many calls a worker of these queues may hold; no queues stand for all.
 
-    Queues that are no model's are somebody else's business. Raises `UnknownName`.
+    Queues that are no model's are somebody else's business. Raises `UnknownName`, and
+    `ModelyardError` for queues that no worker serves.
     """
     named = [queue_model(queue.strip()) for queue in queues]
     models = [catalog.model(name) for name in dict.fromkeys(named) if name is not None]
+    people = [model.name for model in models if model.is_people]
+    if people:
+        raise ModelyardError(
+            f"{', '.join(people)}: provider people has no worker: what waits there is answered by "
+            "`modelyard inbox`"
+        )
+    if not queues and not catalog.live_models:
+        # Celery would have it consume `requests`, which is the router's.
+        raise ModelyardError(f"no model of the catalog can be called here ({catalog.summary()})")
     return sum(model.concurrency for model in models or catalog.live_models) or 1
 
 

@@ -1,18 +1,17 @@
-"""The task of the model pools: call the model, and carry out what `advance` says.
+"""The task of the model pools: call the model, and carry out what the plan says comes then.
 
-It ends in one of three ways, each of them one step in Redis: an answer is stored under the
-request's id, the request moves on to the next model's queue under the same id, or it becomes a
-dead letter, and `RequestFailed` is what the waiting client gets.
+Each message ends in one step in Redis: an answer is stored under the request's id, the request
+moves on to the next model's queue under the same id, it becomes a dead letter (and `RequestFailed`
+is what the waiting client gets), or, of a part of an ensemble, it is noted where the parts meet.
 """
 
 import asyncio
 import logging
-import random
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import Any
 
 from celery import Celery, Task
 from celery.app.task import Context
@@ -20,60 +19,43 @@ from celery.exceptions import Ignore
 from celery.worker.strategy import default as default_strategy
 from pydantic import ValidationError
 
-from model_workers.advance import CallNow, Die, Move, NextStep, advance
-from model_workers.answer import brief, to_answer
-from model_workers.coroutine_task import Settled, SettlingTask
-from model_workers.lines import Lines
-from model_workers.providers.base import Completion
-from modelyard.catalog import Catalog, Model, Retry
-from modelyard.claims import Ack, Hop
-from modelyard.endings import answered, as_error, died, reply_channel
-from modelyard.errors import (
-    FailureKind,
-    InvalidRequest,
-    ModelyardError,
-    ProviderError,
-    RequestFailed,
+from model_workers.advance import Die, NextStep
+from model_workers.answer import charged, to_draft
+from model_workers.caller import Answered, Caller, Failed, TakenOver, persist
+from model_workers.cascade import (
+    AskJudge,
+    Escalate,
+    Sample,
+    Stands,
+    after_answer,
+    after_grade,
+    best,
+    sampled,
+    wants_confidence,
+    with_log_probabilities,
 )
-from modelyard.holdings import confirm, fresh, ledger, made_here
-from modelyard.messages import Attempt, Call, DeadLetter, DeadReason, Lane, problems
-from modelyard.names import CALL_TASK, RESULT_KEY_PREFIX, model_queue
+from model_workers.combine import Combined, combine
+from model_workers.coroutine_task import Settled, SettlingTask
+from model_workers.ensemble import as_draft, attempts_of, death, drafts_of, members_of, without
+from model_workers.exits import Exits, unforeseen
+from model_workers.judge import grading_request, picking_request, read_grade, read_pick
+from model_workers.origin import Origin
+from modelyard.catalog import Catalog, UnknownName
+from modelyard.claims import Ack
+from modelyard.errors import InvalidRequest, ModelyardError, RequestFailed, RequestRevoked
+from modelyard.holdings import ledger
+from modelyard.messages import Attempt, Call, DeadReason, Draft, Part, Request, problems
+from modelyard.names import CALL_TASK, JOIN_KEY_PREFIX, RESULT_KEY_PREFIX
 from modelyard.outcome import read_outcome
-from modelyard.plan import Decision
-from modelyard.publish import envelope
+from modelyard.plan import Combine
 from modelyard.received import argument
-from modelyard.redis_errors import passes
 from modelyard.settling import settle_surely
 
 logger = logging.getLogger("modelyard.calls")
 
 
-FIRST_WAIT_S = 0.1
-LAST_WAIT_S = 5.0
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Which request runs here, by which claim, whom its outcome is told, where it came from."""
-
-    id: str
-    claim: str
-    reply_to: str
-    parent_id: str | None
-    redelivered: bool = False
-
-    @classmethod
-    def of(cls, context: Context) -> "Origin":
-        """Read it from a running task's context."""
-        claim = (context.properties or {}).get("delivery_tag", "")
-        redelivered = bool((context.delivery_info or {}).get("redelivered"))
-        return cls(context.id, claim, context.reply_to or "", context.parent_id, redelivered)
-
-
 class CallTask(SettlingTask):
-    """Second and later hops of every request."""
+    """Second and later hops of every request, and the parts of ensembles."""
 
     name = CALL_TASK
     acks_late = True
@@ -81,155 +63,249 @@ class CallTask(SettlingTask):
     throws = (RequestFailed,)
     catalog: Catalog
     result_ttl_s = 7 * 24 * 3600
+    keep_ledger = True
+    keep_text = False
+    ledger_entries = 100_000
 
     def __init__(self) -> None:
-        self.lines = Lines()
-        self.random = random.Random()  # noqa: S311 - spreads retries, keeps no secret
+        self.caller = Caller()
+        self.parts: dict[Part, Callable[[Origin, Call], Awaitable[Settled]]] = {
+            Part.ANSWER: self.answer,
+            Part.JUDGE: self.judge,
+            Part.MEMBER: self.apart,
+            Part.SHADOW: self.apart,
+            Part.COMBINE: self.combine,
+        }
+
+    @cached_property
+    def exits(self) -> Exits:
+        """The ways out of this pool."""
+        entries = self.ledger_entries if self.keep_ledger else 0
+        return Exits(self.catalog, self.result_ttl_s, entries, self.keep_text)
 
     async def run(self, payload: Any) -> Settled:
-        """Return how it ends: an answer, the next model, or a dead letter."""
-        request = self.request
-        origin = Origin.of(request)
+        """Return how the message ends."""
+        origin = Origin.of(self.request)
         # The worker that had it may have stored the outcome and lost its claim.
         if origin.redelivered and await persist(has_outcome, self.app, origin.id):
             return Settled(Ack(origin.claim), error=Ignore("it has its outcome"))
         try:
             call = Call.decode(payload)
         except ValidationError as error:
-            why = f"not a call: {problems(error)}"
-            return self.bury(origin, dead_letter(origin, payload, DeadReason.INVALID, why))
+            die = Die(DeadReason.INVALID, f"not a call: {problems(error)}")
+            return self.exits.unreadable(origin, payload, die)
         try:
-            model = callable_model(self.catalog, call.model)
-        except ModelyardError as error:
-            attempts = (*call.attempts, not_called(call, str(error), time.time()))
-            move = advance(call, attempts, Retry(), time.time(), 0.0)
-            return self.leave(origin, call, move, attempts)
-        return await self.answer(origin, call, model)
+            return await self.parts[call.part](origin, call)
+        except TakenOver:
+            return Settled(None, error=Ignore("another worker has it"))
 
-    async def answer(self, origin: Origin, call: Call, model: Model) -> Settled:
-        """Call the model until it answers or the request leaves this pool."""
-        attempts = call.attempts
-        first_call: float | None = None
+    async def called(self, origin: Origin, call: Call, request: Request) -> Answered | Failed:
+        """Send `request` to the model whose turn it is. Raises `TakenOver`."""
+        return await self.caller.call(self.catalog, origin.id, origin.claim, call, request)
+
+    def knows(self, model: str) -> bool:
+        """Return whether the catalog has this model: if not, nobody serves its queue."""
+        try:
+            self.catalog.model(model)
+        except UnknownName:
+            return False
+        return True
+
+    # -- the answer of the request itself
+
+    async def answer(self, origin: Origin, call: Call) -> Settled:
+        """Have this step's model answer."""
+        request, accept = call.request, call.decision.plan.accept
+        if wants_confidence(accept):
+            request = with_log_probabilities(request)
+        called = await self.called(origin, call, request)
+        if isinstance(called, Failed):
+            return self.left(origin, call, called.attempts, called.move)
+        draft = to_draft(called.completion, called.model)
+        if accept is None:
+            return self.exits.answered(origin, call, called.attempts, draft)
+        return await self.weigh(origin, call, request, called.attempts, draft)
+
+    async def weigh(
+        self,
+        origin: Origin,
+        call: Call,
+        request: Request,
+        attempts: tuple[Attempt, ...],
+        draft: Draft,
+    ) -> Settled:
+        """Decide what becomes of an answer that has to be accepted."""
+        texts: list[str] | None = None
         while True:
-            move = advance(call, attempts, model.retry, time.time(), self.random.random())
-            if not isinstance(move, CallNow):
-                return self.leave(origin, call, move, attempts)
-            if move.wait_s:
-                await asyncio.sleep(move.wait_s)
-            if not await still_ours(origin.claim):
-                return Settled(None, error=Ignore("another worker has it"))
-            first_call = first_call or time.time()
-            attempt, completion = await self.attempt(origin.id, call, model)
-            attempts = (*attempts, attempt)
-            if completion is not None:
-                now = time.time()
-                answer = to_answer(origin.id, call, attempts, completion, model, first_call, now)
-                end = answered(
-                    answer,
-                    claim=origin.claim,
-                    ttl_s=self.result_ttl_s,
-                    channel=reply_channel(origin.reply_to),
-                    now=now,
-                )
-                seen = brief(answer)
-                logger.info("request %s: %s in %.0f ms", origin.id, seen, answer.timings.calling_ms)
-                return Settled(end, seen)
+            move = after_answer(call, draft, texts, self.knows, time.time())
+            if not isinstance(move, Sample):
+                break
+            draft, texts, more = await self.sample(origin, call, request, draft, move.count)
+            attempts = (*attempts, *more)
+        call = call.model_copy(update={"drafts": (*call.drafts, draft), "attempts": attempts})
+        return self.drafted(origin, call, move)
 
-    async def attempt(self, id: str, call: Call, model: Model) -> tuple[Attempt, Completion | None]:
-        """Call one endpoint once and return what came of it."""
-        started_at, started = time.time(), time.monotonic()
-        completion, failed, endpoint = None, None, "none"
-        try:
-            line = self.lines.next_line(model)
-            endpoint = line.label
-            completion = await line.provider.complete(call.request, request_id=id)
-        except ProviderError as error:
-            failed = error
-        except Exception as error:
-            # A provider's bug is its endpoint's failure, not the request's end.
-            logger.exception("provider of %s failed in an unforeseen way", model.name)
-            failed = ProviderError(FailureKind.PERMANENT, f"{type(error).__name__} in the provider")
-        return (
-            Attempt(
-                model=model.name,
-                endpoint=endpoint,
-                started_at=started_at,
-                duration_ms=round(1000 * (time.monotonic() - started), 3),
-                kind=failed.kind if failed else None,
-                status=failed.status if failed else None,
-                message=str(failed) if failed else "",
-                retry_after_s=failed.retry_after_s if failed else None,
-            ),
-            completion,
+    async def sample(
+        self, origin: Origin, call: Call, request: Request, draft: Draft, count: int
+    ) -> tuple[Draft, list[str], tuple[Attempt, ...]]:
+        """Have the same model answer `count` more times, at once.
+
+        Returns the draft with what that cost, what was answered, and the calls.
+        """
+        afresh = call.model_copy(update={"attempts": ()})
+        every = await asyncio.gather(
+            *(self.called(origin, afresh, sampled(request, at)) for at in range(1, count + 1)),
+            return_exceptions=True,
         )
+        texts: list[str] = []
+        attempts: tuple[Attempt, ...] = ()
+        for each in every:
+            if isinstance(each, BaseException):
+                raise each
+            attempts = (*attempts, *each.attempts)
+            if isinstance(each, Answered):
+                texts.append(each.completion.text)
+                draft = charged(draft, each.completion, each.model)
+        return draft, texts, attempts
 
-    def hand_on(
-        self, origin: Origin, call: Call, move: NextStep, attempts: tuple[Attempt, ...]
+    async def judge(self, origin: Origin, call: Call) -> Settled:
+        """Have this judge grade the last draft."""
+        draft = call.drafts[-1]
+        called = await self.called(origin, call, grading_request(call.request, draft))
+        grade = None
+        if isinstance(called, Answered):
+            grade = read_grade(called.completion.text)
+            draft = charged(draft, called.completion, called.model)
+            draft = draft.model_copy(update={"score": grade})
+            why = f"the grade that {call.model} gave can't be read"
+        else:
+            assert isinstance(called.move, Die)
+            why = f"{call.model} could not grade it: {called.move.reason}"
+        call = call.model_copy(
+            update={"drafts": (*call.drafts[:-1], draft), "attempts": called.attempts}
+        )
+        return self.graded(origin, call, grade, why)
+
+    def graded(self, origin: Origin, call: Call, grade: float | None, why: str) -> Settled:
+        """Return what becomes of the last draft; `why` there is no grade, if there is none."""
+        if grade is None:
+            logger.warning("request %s: %s", origin.id, why)
+        return self.drafted(origin, call, after_grade(call, grade, why, self.knows, time.time()))
+
+    def drafted(self, origin: Origin, call: Call, move: Stands | AskJudge | Escalate) -> Settled:
+        """Return what becomes of the last draft of `call`."""
+        *others, draft = call.drafts
+        if isinstance(move, Stands):
+            return self.exits.answered(
+                origin, call, call.attempts, draft, paid=call.drafts, others=others
+            )
+        if isinstance(move, AskJudge):
+            onward = call.model_copy(update={"part": Part.JUDGE})
+            why = f"step {call.step + 1} graded by {onward.model}"
+        else:
+            kept = draft.model_copy(update={"verdict": move.why})
+            changed = {"part": Part.ANSWER, "step": move.step, "drafts": (*others, kept)}
+            onward = call.model_copy(update=changed)
+            why = f"step {move.step + 1} after {draft.model} was not accepted: {move.why}"
+        logger.info("request %s: %s", origin.id, why)
+        return self.exits.hop(origin, onward, why)
+
+    def left(
+        self,
+        origin: Origin,
+        call: Call,
+        attempts: tuple[Attempt, ...],
+        move: NextStep | Die,
+        where: str = "",
     ) -> Settled:
-        """Return the hop to the next model, under the same id."""
-        onward = call.model_copy(update={"step": move.step, "attempts": attempts})
-        queue = model_queue(onward.model, batch=call.request.lane is Lane.BATCH)
-        message = envelope(
-            task=CALL_TASK,
-            id=origin.id,
-            payload=onward.model_dump_json(exclude_defaults=True),
-            queue=queue,
-            summary=(
-                f"{call.decision.intent}, about {call.decision.input_tokens:,} tokens, "
-                f"step {move.step + 1} after {move.why}"
-            ),
-            reply_to=origin.reply_to,
-            parent_id=origin.parent_id,
-            shadow=queue,
-            redelivered=origin.redelivered,
-        )
-        logger.warning("request %s: next model after %s", origin.id, move.why)
-        # Not Celery's Retry: its event could reach Flower after the next model's end.
-        return Settled(
-            Hop(origin.claim, queue, message),
-            error=Ignore(f"next model after {move.why}"),
-        )
-
-    def leave(
-        self, origin: Origin, call: Call, move: Move, attempts: tuple[Attempt, ...]
-    ) -> Settled:
-        """Return how a request leaves this pool without an answer."""
+        """Return how a call leaves this pool that the model did not answer."""
         if isinstance(move, NextStep):
-            return self.hand_on(origin, call, move, attempts)
-        assert isinstance(move, Die)
-        letter = dead_letter(
-            origin, call.request.encode(), move.reason, move.message, call.decision, attempts
-        )
-        return self.bury(origin, letter)
+            onward = call.model_copy(update={"step": move.step, "attempts": attempts})
+            logger.warning("request %s: next model after %s", origin.id, move.why)
+            return self.exits.hop(origin, onward, f"step {move.step + 1} after {move.why}")
+        call = call.model_copy(update={"attempts": attempts})
+        if call.part in {Part.MEMBER, Part.SHADOW}:
+            return self.exits.apart(origin, call, attempts, None, move)
+        if call.part is Part.JUDGE:
+            why = f"{call.model} could not grade it: {move.reason}"
+            return self.graded(origin, call, None, why)
+        if call.drafts:
+            # What was paid for and not accepted is better than nothing, and says what it is.
+            logger.warning("request %s: a draft stands, as %s", origin.id, move.message)
+            draft = best(call.drafts)
+            return self.exits.answered(
+                origin, call, attempts, draft, paid=call.drafts, others=call.drafts
+            )
+        return self.exits.dead(origin, call, attempts, move, where)
 
-    def bury(self, origin: Origin, letter: DeadLetter) -> Settled:
-        """Return the end of a request that is a dead letter."""
-        logger.warning(
-            "request %s is a dead letter: %s: %s", letter.id, letter.reason, letter.message
+    # -- the parts of an ensemble, and shadows
+
+    async def apart(self, origin: Origin, call: Call) -> Settled:
+        """Have a model answer for an ensemble, or for the record."""
+        if await persist(unwanted, self.app, call):
+            return Settled(Ack(origin.claim), "not called: nobody waits for it any more")
+        called = await self.called(origin, call, call.request)
+        if isinstance(called, Failed):
+            return self.left(origin, call, called.attempts, called.move)
+        draft = to_draft(called.completion, called.model)
+        return self.exits.apart(origin, call, called.attempts, draft)
+
+    async def combine(self, origin: Origin, call: Call) -> Settled:
+        """Make one answer of those that the members gave."""
+        plan = call.decision.plan
+        how = plan.combine or Combine()
+        members = members_of(await persist(read_join, self.app, origin.id))
+        attempts, drafts = attempts_of(members), drafts_of(members)
+        if not drafts:
+            return self.exits.dead(origin, call, attempts, death(members, len(plan.steps)))
+        combined = None
+        if how.how == "best" and len(drafts) > 1:
+            combined, drafts, attempts = await self.pick(origin, call, attempts, drafts)
+        try:
+            if combined is None:
+                combined = await asyncio.to_thread(combine, how, drafts)
+        except ModelyardError as error:
+            die = Die(DeadReason.EXHAUSTED, str(error))
+            return self.exits.dead(origin, call, attempts, die)
+        return self.exits.answered(
+            origin,
+            call,
+            attempts,
+            as_draft(combined),
+            paid=drafts,
+            others=without(combined, drafts),
         )
-        end = died(letter, claim=origin.claim, ttl_s=self.result_ttl_s, channel=letter.reply_to)
-        return Settled(end, error=as_error(letter))
+
+    async def pick(
+        self, origin: Origin, call: Call, attempts: tuple[Attempt, ...], drafts: list[Draft]
+    ) -> tuple[Combined | None, list[Draft], tuple[Attempt, ...]]:
+        """Have the judge pick one, or None if it can't; with what that cost, and all calls."""
+        asked = call.model_copy(update={"attempts": attempts})
+        called = await self.called(origin, asked, picking_request(call.request, drafts))
+        if isinstance(called, Failed):
+            logger.warning("request %s: %s could not pick an answer", origin.id, call.model)
+            return None, drafts, called.attempts
+        at = read_pick(called.completion.text, len(drafts))
+        if at is None:
+            logger.warning("request %s: what %s picked can't be read", origin.id, call.model)
+        of = at or 0
+        drafts[of] = charged(drafts[of], called.completion, called.model)
+        picked = Combined.of(drafts[of]) if at is not None else None
+        return picked, drafts, called.attempts
+
+    # -- what ends otherwise
 
     def failed(self, context: Context, error: BaseException) -> Settled:
-        """Bury what ended in no way that `advance` knows: a time limit, or a bug of ours."""
+        """End what ended in no way that the plan knows: a time limit, or a bug of ours."""
         origin = Origin.of(context)
         payload = context.args[0] if context.args else {}
-        message = f"{type(error).__name__}: {error}"
+        die = unforeseen(error)
         where = "".join(traceback.format_tb(error.__traceback__))
         try:
             call = Call.decode(payload)
         except ValidationError:
-            letter = dead_letter(origin, payload, DeadReason.EXHAUSTED, message)
-        else:
-            letter = dead_letter(
-                origin,
-                call.request.encode(),
-                DeadReason.EXHAUSTED,
-                message,
-                call.decision,
-                call.attempts,
-            )
-        return self.bury(origin, letter.model_copy(update={"traceback": where}))
+            return self.exits.unreadable(origin, payload, die, where)
+        return self.left(origin, call, call.attempts, die, where)
 
     def Strategy(self, task: Task, app: Any, consumer: Any) -> Callable[..., Any]:
         """Return Celery's own handler of this task's messages, behind a look at what is in them.
@@ -246,10 +322,11 @@ class CallTask(SettlingTask):
             try:
                 argument(message)
             except InvalidRequest as error:
-                origin = Origin(
-                    id, message.delivery_tag, message.properties.get("reply_to") or "", None
-                )
-                settled = self.bury(origin, dead_letter(origin, {}, DeadReason.INVALID, str(error)))
+                reply_to = message.properties.get("reply_to") or ""
+                parent_id = message.headers.get("parent_id")
+                origin = Origin(id, message.delivery_tag, reply_to, parent_id)
+                die = Die(DeadReason.INVALID, str(error))
+                settled = self.exits.unreadable(origin, {}, die)
                 if settled.settlement is not None:
                     settle_surely(app.backend.client, settled.settlement)
                 ledger.settled([origin.claim])
@@ -259,34 +336,7 @@ class CallTask(SettlingTask):
         return look
 
     async def aclose(self) -> None:
-        await self.lines.aclose()
-
-
-async def still_ours(claim: str) -> bool:
-    """Return whether a call may be paid for: nobody took the message over while this one slept.
-
-    A message without a claim came from no broker, and is nobody else's; a child of a worker's
-    process knows nothing of claims. While Redis is away a worker that slept waits: it can't know.
-    """
-    if not claim or not made_here(claim):
-        return True
-    if not fresh():
-        await persist(confirm)
-    return ledger.holds(claim)
-
-
-async def persist(act: Callable[..., T], *args: Any) -> T:
-    """Return `act(*args)`, run in a thread and again until Redis is there and takes it."""
-    wait_s = FIRST_WAIT_S
-    while True:
-        try:
-            return await asyncio.to_thread(act, *args)
-        except Exception as error:
-            if not passes(error):
-                raise
-            logger.warning("Redis is away or refuses, again in %.1f s: %s", wait_s, error)
-        await asyncio.sleep(wait_s)
-        wait_s = min(2 * wait_s, LAST_WAIT_S)
+        await self.caller.aclose()
 
 
 def has_outcome(app: Celery, id: str) -> bool:
@@ -295,42 +345,20 @@ def has_outcome(app: Celery, id: str) -> bool:
     return raw is not None and read_outcome(raw) is not None
 
 
-def callable_model(catalog: Catalog, name: str) -> Model:
-    """Return the model. Raises `ModelyardError` if this worker does not know it or its key."""
-    model = catalog.model(name)
-    if model.disabled is not None:
-        raise ModelyardError(f"model {name!r} can't be called by this worker: {model.disabled}")
-    return model
+def unwanted(app: Celery, call: Call) -> bool:
+    """Return whether nobody waits for a member or a shadow: its request ended, or went on."""
+    id = call.origin or ""
+    with app.backend.client.pipeline(transaction=False) as pipe:
+        pipe.get(RESULT_KEY_PREFIX + id)
+        pipe.hmget(JOIN_KEY_PREFIX + id, "need", "released")
+        raw, (need, released) = pipe.execute()
+    outcome = read_outcome(raw) if raw is not None else None
+    if call.part is Part.SHADOW:
+        return isinstance(outcome, RequestRevoked)
+    return outcome is not None or need is None or released is not None
 
 
-def not_called(call: Call, message: str, now: float) -> Attempt:
-    """Return the attempt at a model that this worker can't call at all."""
-    return Attempt(
-        model=call.model,
-        endpoint="none",
-        started_at=now,
-        duration_ms=0.0,
-        kind=FailureKind.PERMANENT,
-        message=message,
-    )
-
-
-def dead_letter(
-    origin: Origin,
-    request: Any,
-    reason: DeadReason,
-    message: str,
-    decision: Decision | None = None,
-    attempts: tuple[Attempt, ...] = (),
-) -> DeadLetter:
-    """Return the dead letter of a request, as of now."""
-    return DeadLetter(
-        id=origin.id,
-        reason=reason,
-        message=message,
-        request=request if isinstance(request, dict) else {"received": request},
-        decision=decision,
-        attempts=attempts,
-        died_at=time.time(),
-        reply_to=reply_channel(origin.reply_to),
-    )
+def read_join(app: Celery, id: str) -> dict[bytes, bytes]:
+    """Return what is known of the members of a request."""
+    fields: dict[bytes, bytes] = app.backend.client.hgetall(JOIN_KEY_PREFIX + id)
+    return fields

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, model_validator
 from modelyard.catalog_part import Part
 from modelyard.errors import ModelyardError
 from modelyard.messages import Usage
+from modelyard.plan import Strategy
 from modelyard.routes import Route
 
 ModelName = Annotated[
@@ -165,6 +166,28 @@ class Catalog(Part):
 
     models: Annotated[tuple[Model, ...], Field(min_length=1)]
     routes: Annotated[dict[str, Route], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        people = {model.name for model in self.models if model.is_people}
+        tried: dict[str, str] = {}
+        for name, route in self.routes.items():
+            for experiment in route.experiments:
+                if experiment.name in tried:
+                    raise ValueError(
+                        f"routes {tried[experiment.name]!r} and {name!r} both have an experiment "
+                        f"{experiment.name!r}: its figures would be those of both"
+                    )
+                tried[experiment.name] = name
+                if experiment.kind == "shadow" and experiment.to in people:
+                    raise ValueError(f"route {name!r}: people can't be a shadow")
+            for target in route.targets:
+                judges = {part.judge for part in (target.accept, target.combine) if part}
+                if judges & people:
+                    raise ValueError(f"route {name!r}: people can't be a judge")
+                if target.strategy is Strategy.ENSEMBLE and people.intersection(target.models):
+                    raise ValueError(f"route {name!r}: people can't be one of an ensemble")
+        return self
 
     def model(self, name: str) -> Model:
         """Return the model called `name`. Raises `UnknownName`."""

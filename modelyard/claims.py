@@ -2,13 +2,14 @@
 
 A message is in exactly one place: in a queue, or in `modelyard:claims` under the name of a claim.
 A worker *claims* the oldest messages of its queues, *renews* its claims while it lives, and
-*settles* each of them once: acknowledged, put back, moved on to the next queue (a *hop*), or ended
-with an outcome. Each is one script, so whoever dies between two commands leaves nothing half done.
+*settles* each of them once: acknowledged, put back, moved on to the next queue (a *hop*), spread
+over several queues and joined again, or ended with an outcome. Each is one script, so whoever dies
+between two commands leaves nothing half done.
 
 A claim whose lease ran out is *taken over*: the message gets a claim of another name, and whatever
-its former owner still does to the old one finds nothing. The name is the fencing token. Two things
-are allowed without a claim: to end a request that has no outcome yet (the answer was paid for),
-and to acknowledge what is gone already.
+its former owner still does to the old one finds nothing. The name is the fencing token. Three
+things are allowed without a claim: to end a request that has no outcome yet, or a member that has
+not ended (the answer was paid for), and to acknowledge what is gone already.
 
 Time is the server's, so the workers' clocks need not agree. Redis Cluster is not supported: a
 script touches claims, queues and results at once, which lie in different hash slots.
@@ -18,7 +19,7 @@ import itertools
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import redis
 
@@ -29,6 +30,9 @@ from modelyard.names import (
     COUNTERS_KEY,
     DEAD_LETTERS_BY_AGE_KEY,
     DEAD_LETTERS_KEY,
+    DECISIONS_KEY,
+    JOIN_KEY_PREFIX,
+    JOINS_KEY,
     LEASES_KEY,
     REQUESTS_QUEUE,
     SUBMITTED_KEY_PREFIX,
@@ -36,8 +40,36 @@ from modelyard.names import (
     in_lane,
 )
 from modelyard.scripts import Script
+from modelyard.settlement import Ack, Back, End, Hop, Join, JoinPoint, Record, Settlement, Spread
+
+__all__ = [
+    "AT_ONCE",
+    "DONE",
+    "LEASE_S",
+    "LOST",
+    "NO_ROOM",
+    "Ack",
+    "Back",
+    "Claimed",
+    "Claims",
+    "End",
+    "Hop",
+    "Join",
+    "JoinPoint",
+    "New",
+    "Record",
+    "Settlement",
+    "Spread",
+    "Want",
+    "put",
+    "put_args",
+    "settle",
+]
 
 LEASE_S: Final = 10.0
+SESSION_S: Final = 24 * 3600
+"""For how many seconds it is remembered where a session was escalated to."""
+
 AT_ONCE: Final = 1000
 """Most claims that one script touches: it holds Redis up for about as many microseconds."""
 
@@ -66,71 +98,10 @@ class Want:
     most: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """It is done with."""
-
-    claim: str
-
-    def args(self) -> tuple[Any, ...]:
-        return "ack", self.claim
-
-
-@dataclass(frozen=True, slots=True)
-class Back:
-    """Onto its queue again, to be the `next` that is taken or the `last`."""
-
-    claim: str
-    queue: str
-    message: str | bytes
-    end: Literal["next", "last"] = "next"
-
-    def args(self) -> tuple[Any, ...]:
-        return "back", self.claim, self.queue, self.end, self.message
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """Onto another queue."""
-
-    claim: str
-    queue: str
-    message: str | bytes
-
-    def args(self) -> tuple[Any, ...]:
-        return "hop", self.claim, self.queue, self.message
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Its outcome: a result as the result backend has it, and a dead letter if it is one.
-
-    The first end of an id stands, whoever has the claim. `channel` is that of the client that
-    waits; `died_at` is in seconds since the epoch.
-    """
-
-    claim: str
-    key: str
-    result: str | bytes
-    ttl_s: int
-    id: str
-    channel: str = ""
-    letter: str = ""
-    reason: str = ""
-    died_at: float = 0.0
-
-    def args(self) -> tuple[Any, ...]:
-        return (
-            *("end", self.claim, self.key, self.result, self.ttl_s),
-            *(self.channel, self.id, self.letter, self.reason, self.died_at),
-        )
-
-
-Settlement = Ack | Back | Hop | End
-
 DONE: Final = 1
 LOST: Final = 0
-"""The claim was somebody else's, or gone; of an `End`: there was an outcome already."""
+"""The claim was somebody else's, or gone; of an `End`: there was an outcome already; of a `Join`:
+the member had ended already, or nobody waits for it."""
 NO_ROOM: Final = -1
 """The queue, or one behind it, has as much as it may: try again."""
 
@@ -222,6 +193,11 @@ class Claims:
             taken.append(Claimed(claim.decode(), queue.decode(), message))
         return taken
 
+    def release_overdue(self) -> int:
+        """Join the members that have ended where the others had their time; return how many."""
+        (released,) = run_settle(self._client, ["overdue", self._now(), AT_ONCE])
+        return released
+
     def server(self) -> tuple[str, float]:
         """Return which run of which server answers now, and what time it is there in seconds.
 
@@ -249,13 +225,19 @@ def settle(client: redis.Redis, settlements: Sequence[Settlement]) -> list[int]:
     """Settle claims, and return for each `DONE` or `LOST`. Raises `redis.RedisError`."""
     if not settlements:
         return []
+    return run_settle(client, [arg for settlement in settlements for arg in settlement.args()])
+
+
+def run_settle(client: redis.Redis, operations: Sequence[Any]) -> list[int]:
+    """Run the script's operations and return a number for each. Raises `redis.RedisError`."""
     said: list[int] = SETTLE(
         client,
         [
             *(CLAIMS_KEY, LEASES_KEY, DEAD_LETTERS_KEY, DEAD_LETTERS_BY_AGE_KEY, COUNTERS_KEY),
             *(BEHIND_KEY_PREFIX + in_lane(REQUESTS_QUEUE, batch=batch) for batch in (False, True)),
+            *(DECISIONS_KEY, JOINS_KEY),
         ],
-        [WAKE_KEY_PREFIX, *(arg for settlement in settlements for arg in settlement.args())],
+        [WAKE_KEY_PREFIX, JOIN_KEY_PREFIX, SESSION_S, *operations],
     )
     return said
 

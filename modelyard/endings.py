@@ -5,6 +5,7 @@ https://docs.celeryq.dev/en/stable/internals/protocol.html and `celery.backends.
 `{"exc_type", "exc_message", "exc_module"}`.
 """
 
+import json
 import time
 import uuid
 from datetime import UTC, datetime
@@ -14,10 +15,11 @@ from kombu.exceptions import KombuError
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from modelyard.claims import Claimed, End
+from modelyard.claims import Ack, Claimed, End, Join
 from modelyard.errors import RequestFailed
-from modelyard.messages import Answer, Call, DeadLetter, DeadReason
-from modelyard.names import CALL_TASK, REPLY_CHANNEL_PREFIX, RESULT_KEY_PREFIX
+from modelyard.member import Member, ended
+from modelyard.messages import Answer, Attempt, Call, DeadLetter, DeadReason
+from modelyard.names import CALL_TASK, REPLY_CHANNEL_PREFIX, RESULT_KEY_PREFIX, is_shadow
 from modelyard.publish import encode_json
 
 SHOWN_CHARS = 4_000
@@ -27,8 +29,22 @@ UNREADABLE_TTL_S = 24 * 3600
 """How long the result of what nobody can wait for is kept."""
 
 
-def answered(answer: Answer, *, claim: str, ttl_s: int, channel: str, now: float) -> End:
-    """Return the end of a request that was answered. `now` is in seconds since the epoch."""
+def answered(
+    answer: Answer,
+    *,
+    claim: str,
+    ttl_s: int,
+    channel: str,
+    now: float,
+    entry: str = "",
+    entries: int = 0,
+    session: str = "",
+    joined: bool = False,
+) -> End:
+    """Return the end of a request that was answered. `now` is in seconds since the epoch.
+
+    `entry`, `entries`, `session` and `joined` are those of `End`.
+    """
     result = answer.model_dump_json(exclude_defaults=True)
     return End(
         claim=claim,
@@ -38,11 +54,25 @@ def answered(answer: Answer, *, claim: str, ttl_s: int, channel: str, now: float
         ttl_s=ttl_s,
         id=answer.id,
         channel=channel,
+        entry=entry,
+        entries=entries,
+        session=session,
+        model=answer.model,
+        joined=joined,
     )
 
 
-def died(letter: DeadLetter, *, claim: str, ttl_s: int, channel: str) -> End:
-    """Return the end of a request that became a dead letter."""
+def died(
+    letter: DeadLetter,
+    *,
+    claim: str,
+    ttl_s: int,
+    channel: str,
+    entry: str = "",
+    entries: int = 0,
+    joined: bool = False,
+) -> End:
+    """Return the end of a request that became a dead letter; the last three are those of `End`."""
     return End(
         claim=claim,
         key=RESULT_KEY_PREFIX + letter.id,
@@ -53,6 +83,9 @@ def died(letter: DeadLetter, *, claim: str, ttl_s: int, channel: str) -> End:
         letter=encode_letter(letter),
         reason=letter.reason.value,
         died_at=letter.died_at,
+        entry=entry,
+        entries=entries,
+        joined=joined,
     )
 
 
@@ -78,8 +111,11 @@ def reply_channel(reply_to: str | None) -> str:
     return reply_to if reply_to and reply_to.startswith(REPLY_CHANNEL_PREFIX) else ""
 
 
-def buried(claimed: Claimed, why: str, id: str | None = None) -> End:
+def buried(claimed: Claimed, why: str, id: str | None = None) -> End | Join | Ack:
     """Return the end of what came from a queue and is no task message, or none that can be read."""
+    headers = headers_of(claimed.message)
+    if (apart := ended_apart(claimed.claim, headers, DeadReason.INVALID, why)) is not None:
+        return apart
     letter = DeadLetter(
         id=id or f"unreadable-{uuid.uuid4()}",
         reason=DeadReason.INVALID,
@@ -90,21 +126,56 @@ def buried(claimed: Claimed, why: str, id: str | None = None) -> End:
     return died(letter, claim=claimed.claim, ttl_s=UNREADABLE_TTL_S, channel="")
 
 
-def poisoned(claimed: Claimed, message: Any, lost: int, ttl_s: int = 7 * 86400) -> End:
+def poisoned(claimed: Claimed, message: Any, lost: int, ttl_s: int = 7 * 86400) -> End | Join | Ack:
     """Return the end of a task message that outlived `lost` workers that had it."""
-    reply_to = message.properties.get("reply_to") or ""
+    why = f"{lost} workers that had it were lost: it is suspected to kill them"
     request, decision, attempts = message_request(message)
+    apart = ended_apart(claimed.claim, message.headers, DeadReason.POISON, why, attempts)
+    if apart is not None:
+        return apart
+    reply_to = message.properties.get("reply_to") or ""
     letter = DeadLetter(
         id=str(message.headers.get("id") or f"unreadable-{uuid.uuid4()}"),
         reason=DeadReason.POISON,
-        message=f"{lost} workers that had it were lost: it is suspected to kill them",
+        message=why,
         request=request,
         decision=decision,
         attempts=attempts,
         died_at=time.time(),
         reply_to=reply_channel(reply_to),
     )
-    return died(letter, claim=claimed.claim, ttl_s=ttl_s, channel=letter.reply_to)
+    # If it was to combine an ensemble's answers, they are of no use to anybody now.
+    return died(letter, claim=claimed.claim, ttl_s=ttl_s, channel=letter.reply_to, joined=True)
+
+
+def ended_apart(
+    claim: str,
+    headers: Any,
+    reason: DeadReason,
+    why: str,
+    attempts: tuple[Attempt, ...] = (),
+) -> Join | Ack | None:
+    """Return the end of a member or a shadow that nobody could call; None for any other message.
+
+    Nobody knows its id: a dead letter would be one without a request.
+    """
+    if not isinstance(headers, dict) or headers.get("task") != CALL_TASK:
+        return None
+    id, parent_id = headers.get("id"), headers.get("parent_id")
+    if not isinstance(id, str) or not isinstance(parent_id, str):
+        return None
+    if is_shadow(id, parent_id):
+        return Ack(claim)
+    member = Member(attempts=attempts, reason=reason, message=why)
+    return ended(member, claim=claim, id=id, parent_id=parent_id)
+
+
+def headers_of(message: bytes) -> Any:
+    """Return the headers of a task message as far as they can be read, or None."""
+    try:
+        return json.loads(message)["headers"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
 
 
 def message_request(message: Any) -> tuple[dict[str, Any], Any, Any]:

@@ -9,6 +9,7 @@ import redis
 
 from modelyard.errors import BrokerUnavailable, ModelyardError, ResultTimeout
 from modelyard.expected import Expected
+from modelyard.feedback import give_feedback
 from modelyard.messages import Answer
 from modelyard.names import RESULT_KEY_PREFIX
 from modelyard.outcome import Outcome, read_outcome
@@ -128,6 +129,10 @@ class Handle:
         client hears of it within some seconds. Raises `BrokerError`: call it again then.
         """
         return self._inbox.cancel(self.id)
+
+    def feedback(self, score: float, comment: str | None = None) -> None:
+        """Say what the answer is worth, as `Client.feedback`."""
+        give_feedback(self._inbox.store, self.id, score, comment)
 
     def _read(self, expected: Expected, timeout_s: float | None) -> Answer:
         """Return or raise what is there after `timeout_s` seconds."""

@@ -8,7 +8,7 @@ import redis
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from modelyard.claims import Claimed, Claims, End
+from modelyard.claims import Ack, Claimed, Claims, End, Join
 from modelyard.endings import buried, poisoned
 from modelyard.holdings import ledger
 from modelyard.names import CANCELLED_KEY, DELIVERIES_HEADER
@@ -104,6 +104,6 @@ class Handover:
         logger.warning("a message of %s is a dead letter: %s", claimed.queue, why)
         self._end(buried(claimed, why, id))
 
-    def _end(self, end: End) -> None:
+    def _end(self, end: End | Join | Ack) -> None:
         self._claims.settle([end])
         ledger.settled([end.claim])

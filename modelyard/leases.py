@@ -99,7 +99,8 @@ class Leases:
         return self._clock() - self._last < self._lease_s
 
     def round(self) -> None:
-        """Renew, acknowledge what is owed, gather, and take over what nobody renewed.
+        """Renew, acknowledge what is owed, gather, join what waited too long for its members, and
+        take over what nobody renewed.
 
         Raises `redis.RedisError`.
         """
@@ -107,6 +108,8 @@ class Leases:
         self.settle_acks()
         for queue in self.queues:
             self._claims.gather(queue)
+        if joined := self._claims.release_overdue():
+            logger.warning("%d ensembles go on without the members that are late", joined)
         if self._last >= self._judges_from:
             self.take_over()
 

@@ -41,6 +41,19 @@ WAKE_KEY_PREFIX: Final = "modelyard:wake:"
 BEHIND_KEY_PREFIX: Final = "modelyard:behind:"
 """Before the name of a lane of `requests`: a set of the queues to which its requests go on."""
 
+JOIN_KEY_PREFIX: Final = "modelyard:join:"
+"""Before the id of an ensemble's request: a hash of what is known of its members.
+
+`need` and `members`: how many; `message`: what goes onto `queue` once they are joined; `anywhere`:
+1 if that may be the queue of any member that answered; `answered` and `ended`: how many so far;
+`m1`, `m2`, ...: a `Member` as JSON; `released`: 1 once the message is on its queue."""
+
+JOINS_KEY: Final = "modelyard:joins"
+"""A sorted set of the ids that wait for members, by until when, in milliseconds since the epoch."""
+
+DECISIONS_KEY: Final = "modelyard:decisions"
+"""The decision ledger: a stream whose entries have one field, `e`, as JSON."""
+
 CANCELLED_KEY: Final = "modelyard:cancelled"
 """A sorted set of cancelled ids by when they may be forgotten, in seconds since the epoch."""
 
@@ -53,6 +66,16 @@ DEAD_LETTERS_BY_AGE_KEY: Final = "modelyard:dead_letters:by_age"
 COUNTERS_KEY: Final = "modelyard:counters"
 """A hash of counts since the store was made: `taken_over`, `duplicates`,
 `dead_<reason>`, `replayed`, `dropped`."""
+
+SESSION_KEY_PREFIX: Final = "modelyard:session:"
+"""Before a tenant, a colon and a session: the model to which that session was escalated."""
+
+GUESS_KEY_PREFIX: Final = "modelyard:guess:"
+"""Before a model's version, a colon and a hash of a text: what that model's classifier said of it,
+as JSON."""
+
+EXPERIMENTS_KEY: Final = "modelyard:experiments"
+"""A hash from an experiment's name to its `Standing` as JSON; one that is not there is in force."""
 
 WORKERS_KEY: Final = "modelyard:workers"
 """A hash from node name to the last heartbeat of a worker as JSON."""
@@ -91,3 +114,34 @@ def route_event_id(request_id: str) -> str:
     the model was even called: there a task has one terminal state.
     """
     return f"{request_id}:route"
+
+
+def member_id(request_id: str, number: int) -> str:
+    """Return the id of an ensemble's member, by its number from 1."""
+    return f"{request_id}:{number}"
+
+
+def shadow_id(request_id: str) -> str:
+    """Return the id of the call that only answers for the record."""
+    return f"{request_id}:shadow"
+
+
+def member_of(id: str, parent_id: str | None) -> tuple[str, int] | None:
+    """Return of which request a message is the member with which number, or None if of none.
+
+    The parent's id in the message tells it from a request that its producer called `job:7`.
+    """
+    request_id, _, number = id.rpartition(":")
+    if not request_id or request_id != parent_id or not (number.isascii() and number.isdigit()):
+        return None
+    return request_id, int(number)
+
+
+def is_shadow(id: str, parent_id: str | None) -> bool:
+    """Return whether a message is that of a shadow."""
+    return parent_id is not None and id == shadow_id(parent_id)
+
+
+def session_key(tenant: str | None, session: str) -> str:
+    """Return the key of a session; one tenant's sessions are not another's."""
+    return f"{SESSION_KEY_PREFIX}{tenant or ''}:{session}"

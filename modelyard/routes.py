@@ -242,6 +242,20 @@ class Experiment(Part):
         return (reached[-1] if reached else 0.0) if self.ramp else (self.percent or 0.0)
 
 
+class Cache(Part):
+    """What is kept of what a classifier and a predictor said, for texts that come again.
+
+    `entries` texts in each router (0: none). `similar`: a text that shares this part of its words
+    with one that was asked about gets the same guess. `shared`: guesses are in Redis too, for
+    `ttl_s` seconds, for the other routers. Both are for classifiers that take milliseconds.
+    """
+
+    entries: Annotated[int, Field(ge=0, le=10_000_000)] = 20_000
+    similar: Annotated[float, Field(ge=0.7, le=1.0)] | None = None
+    shared: bool = False
+    ttl_s: Annotated[int, Field(gt=0)] = 86_400
+
+
 class Route(Part):
     """A named set of rules and candidates.
 
@@ -254,7 +268,7 @@ class Route(Part):
     `predictor` is the folder of a model that predicts each model's quality; `predicts` gives its
     names for models their names here. `if_none`: what happens where no candidate keeps to the
     limits: `refuse`, or `otherwise` without limits. `sticky`: a session that was escalated starts
-    where it got to.
+    where it got to. `cache`: what is remembered of the learned models' answers.
     """
 
     decide_by: Literal["rules", "learned", "hybrid"] | None = None
@@ -262,6 +276,7 @@ class Route(Part):
     min_confidence: Fraction = 0.0
     predictor: str | None = None
     predicts: dict[str, str] = Field(default_factory=dict)
+    cache: Cache = Cache()
     rules: tuple[Rule, ...] = ()
     intents: dict[str, Target] = Field(default_factory=dict)
     otherwise: Target

@@ -34,6 +34,10 @@ class Settings(BaseSettings):
     """Most requests in one queue (0: no bound): a submit waits then, or raises `QueueFull`."""
     dead_letter_limit: Annotated[int, Field(ge=0)] = 100_000
     """Most dead letters (0: no bound): nothing is submitted then until some are dropped."""
+    ledger_entries: Annotated[int, Field(ge=0)] = 100_000
+    """About how many requests the decision ledger keeps (0: it is off)."""
+    ledger_text: bool = False
+    """Whether the decision ledger keeps the requests too: what a replay of decisions needs."""
     batch_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """What the batch lane gets of a worker while the interactive lane has work too."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 120.0

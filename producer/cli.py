@@ -47,9 +47,15 @@ from producer.display import (
 )
 from producer.document_summary import INSTRUCTION
 from producer.exit_codes import FAILED, IN_SHORT, WRONG, explained
+from producer.experiments import experiments
+from producer.feedback import feedback
 from producer.health import health
+from producer.inbox import inbox
+from producer.learn import evaluate, train
+from producer.ledger import ledger
 from producer.options import AsJson, Models, Processes, RetryFailed, Route, Timeout, Window
 from producer.queues import model_states
+from producer.replay import replay
 from producer.run import WINDOW
 from producer.summarize import SummarizeOptions
 from producer.summarize import run as run_summarize
@@ -78,8 +84,15 @@ batch = typer.Typer(
 )
 app.add_typer(batch, name="batch")
 app.add_typer(dead, name="dead")
+app.add_typer(inbox, name="inbox")
+app.add_typer(experiments, name="experiments")
+app.add_typer(ledger, name="ledger")
 app.add_typer(worker, name="worker")
+app.command()(evaluate)
+app.command()(feedback)
 app.command()(health)
+app.command()(replay)
+app.command()(train)
 
 
 def show_version(wanted: bool) -> None:
@@ -377,7 +390,10 @@ def worker_model(
     """Run a worker of one model's pool, or of several models'."""
     catalog = default_catalog()
     for name in names:
-        catalog.model(name)
+        if catalog.model(name).is_people:
+            raise InvalidRequest(
+                f"model {name!r} is people: they have no worker, they use `modelyard inbox`"
+            )
     become(model_command(*names))
 
 

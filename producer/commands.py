@@ -15,9 +15,10 @@ def node_name(model: str, process: int | None = None) -> str:
     """Return the Celery node name of a model's worker, before the @.
 
     Two nodes of one name on a broker confuse each other, hence `process`, from 1, for one of
-    several on a machine.
+    several on a machine. Celery takes the first @ for the begin of the host: `large@v2` is the node
+    `large=v2`, which no model can be called.
     """
-    name = model_queue(model) if model in RESERVED else model
+    name = (model_queue(model) if model in RESERVED else model).replace("@", "=")
     return name if process is None else f"{name}-{process}"
 
 

@@ -117,9 +117,10 @@ def show_models(states: Sequence[ModelState], *, with_broker: bool) -> None:
     for state in states:
         model = state.model
         price = model.price
+        inside = "people" if model.is_people else f"{model.provider}/{model.provider_model}"
         table.add_row(
             model.name,
-            model.provider_model if model.endpoints else f"{model.provider}/{model.provider_model}",
+            model.provider_model if model.endpoints else inside,
             f"{price.input_usd_per_mtok:g} / {price.output_usd_per_mtok:g}",
             *(
                 (f"{state.queued:,}", f"{state.in_flight:,}", f"{state.workers:,}")
@@ -131,6 +132,8 @@ def show_models(states: Sequence[ModelState], *, with_broker: bool) -> None:
     for state in states:
         if state.model.disabled:
             out.print(f"{state.model.name} is off: {state.model.disabled}", markup=False)
+        if state.model.is_people and state.queued:
+            plain(f"{state.model.name}: {state.queued:,} wait for people (modelyard inbox list)")
     if not with_broker:
         out.print("Set MODELYARD_BROKER_URL to see queues and workers.", style="dim")
 
@@ -139,7 +142,8 @@ def show_catalog(path: Path, catalog: Catalog) -> None:
     """Print what a catalog holds."""
     plain(f"{path}: ok, {len(catalog.models)} models, {len(catalog.routes)} routes")
     for model in catalog.models:
-        plain(f"  {model.name}: {'off, ' + model.disabled if model.disabled else 'ready'}")
+        ready = "people (modelyard inbox)" if model.is_people else "ready"
+        plain(f"  {model.name}: {'off, ' + model.disabled if model.disabled else ready}")
 
 
 def plain(text: str) -> None:

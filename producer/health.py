@@ -74,6 +74,7 @@ def examine(scope: Scope) -> Report:
     queues = [
         model_queue(model.name, batch=batch)
         for model in default_catalog(settings).models
+        if not model.is_people  # they have no worker, and nothing is wrong with that
         for batch in (False, True)
     ]
     url = broker_url(settings.broker_url)

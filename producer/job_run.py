@@ -248,7 +248,10 @@ class JobRun:
         live = {model.name for model in self._catalog.live_models}
         models = [name for name in self._models if name in live]
         if not models:
-            why = (f"{name}: {self._catalog.model(name).disabled}" for name in self._models)
+            why = (
+                f"{name}: {self._catalog.model(name).disabled or 'people answer it'}"
+                for name in self._models
+            )
             raise UsageError(f"no model can be called ({'; '.join(why)})")
         self.progress.note(
             f"MODELYARD_BROKER_URL is not set: starting a private yard ({', '.join(models)})"

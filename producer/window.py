@@ -14,10 +14,14 @@ from modelyard.routes import When
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """One list of candidates and when it is used (None: always). `room_tokens` is for input."""
+    """One list of candidates and when it is used (None: it may always be).
+
+    `room_tokens` is for input. `is_told`: whether its length alone tells if a text goes there.
+    """
 
     when: When | None
     room_tokens: int
+    is_told: bool = False
 
     def may_open(self, text: str, tokens: int) -> bool:
         """Return whether the list may be used for this text; True if that can't be told here."""
@@ -34,14 +38,15 @@ class Door:
 
     def surely_opens(self, text: str, tokens: int) -> bool:
         """Return whether the list is used for this text if none before it is."""
-        return not (self.when and self.when.keywords) and self.may_open(text, tokens)
+        return self.is_told and self.may_open(text, tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What the models of a route take."""
+    """What the models of a route take. `in_order`: the first list that opens is used."""
 
     doors: tuple[Door, ...]
+    in_order: bool = True
 
     @property
     def safe_tokens(self) -> int:
@@ -55,7 +60,7 @@ class Window:
         for door in self.doors:
             if door.may_open(text, tokens) and tokens > door.room_tokens:
                 return False
-            if door.surely_opens(text, tokens):
+            if self.in_order and door.surely_opens(text, tokens):
                 break
         return True
 
@@ -81,17 +86,26 @@ def window(
 
     `max_tokens` is the longest answer that is asked for; by default each model's own. A model
     that can't be called here counts only where no other is left: somebody else's workers may
-    know more keys than we do.
+    know more keys than we do. People count where there is nobody else: what is too long for the
+    models before them is cut, and not a person's to read.
     """
     live = {model.name for model in catalog.live_models}
+    people = {model.name for model in catalog.models if model.is_people}
     lists = list(_lists(catalog, route, models))
-    known = [(when, [name for name in names if name in live]) for when, names in lists]
+    known = [
+        (
+            when,
+            [name for name in names if name in live] or [name for name in names if name in people],
+        )
+        for when, names in lists
+    ]
     usable = [(when, names) for when, names in known if names] or lists
     return Window(
         tuple(
-            Door(when, max(_room(catalog, name, max_tokens) for name in names))
+            Door(when, max(_room(catalog, name, max_tokens) for name in names), _is_told(when))
             for when, names in usable
-        )
+        ),
+        in_order=bool(models) or _in_order(catalog, route),
     )
 
 
@@ -100,9 +114,23 @@ def _lists(
 ) -> Sequence[tuple[When | None, Sequence[str]]]:
     if models:
         return [(None, [catalog.model(name).name for name in models])]
+    # A classifier may choose any intent, and an experiment another route.
+    names = [route, *(each.route for each in catalog.route(route).experiments if each.route)]
+    lists: list[tuple[When | None, Sequence[str]]] = []
+    for found in map(catalog.route, names):
+        lists += [(rule.when, rule.models) for rule in found.rules]
+        lists += [(None, target.models) for target in found.intents.values()]
+        lists.append((None, found.otherwise.models))
+    return lists
+
+
+def _in_order(catalog: Catalog, route: str) -> bool:
     found = catalog.route(route)
-    rules = [(rule.when, rule.models) for rule in found.rules]
-    return [*rules, (None, found.otherwise.models)]
+    return found.mode == "rules" and not any(each.route for each in found.experiments)
+
+
+def _is_told(when: When | None) -> bool:
+    return when is not None and when.model_fields_set <= {"min_tokens", "max_tokens"}
 
 
 def _room(catalog: Catalog, name: str, max_tokens: int | None) -> int:

@@ -265,7 +265,7 @@ def comes_back(*, own_redis: bool) -> str:
 def worker_specs(
     models: Sequence[str], *, processes: int, python: str, loglevel: str
 ) -> tuple[ChildSpec, ...]:
-    """Return the router and, for each model, its workers."""
+    """Return the router and, for each model, its workers. `models` are those that have some."""
     numbers: Sequence[int | None] = [None] if processes == 1 else range(1, processes + 1)
     router = router_command(python=python, loglevel=loglevel)
     return (

@@ -1,21 +1,53 @@
-"""`python -m router_worker`: reads a request as JSON, writes the decision, and calls nothing.
+"""`python -m router_worker [explain|replay NAME...|experiments]`: what the router says, as JSON.
 
-Exit code 1 and `{"error": ...}` when the request can't be routed.
+Nothing is called. `explain`, which is meant if nothing is said, reads a request and writes the
+decision; `replay` reads requests, one a line, and writes what would be decided about each, with the
+experiments of these names taken back; `experiments` writes how those of the catalog go.
+
+Exit code 1 and `{"error": ...}` when the request can't be routed, 3 when the broker can't be read.
 """
 
 import json
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
+import redis
+
+from modelyard.address import broker_address
+from modelyard.catalog import Catalog
 from modelyard.catalog_file import default_catalog
+from modelyard.connect import connect
 from modelyard.errors import ModelyardError
+from modelyard.redis_errors import broker_error
+from modelyard.settings import load_settings
+from router_worker.again import decide_again
 from router_worker.forward import Refused, forward
+from router_worker.knowledge import Knowledge
+from router_worker.report import report
+from router_worker.shelf import Shelf
+from router_worker.watch import Progress
+
+SILENT_S: Final = 10.0
+"""A Redis that says nothing for so long is not there."""
 
 
 def main() -> int:
+    """Do what the first argument says."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "explain"
+    if name not in COMMANDS:
+        sys.stderr.write(f"{name!r} is none of {', '.join(COMMANDS)}\n")
+        return 2
+    return COMMANDS[name]()
+
+
+def explain() -> int:
     """Decide about the request on standard input."""
     try:
-        outcome = forward("explained", json.load(sys.stdin), default_catalog(), time.time())
+        request, (catalog, knowledge) = json.load(sys.stdin), known()
+        outcome = forward("explained", request, catalog, time.time(), knowledge=knowledge)
     except (ModelyardError, ValueError) as error:
         return end({"error": str(error)}, 1)
     if isinstance(outcome, Refused):
@@ -23,12 +55,49 @@ def main() -> int:
     return end(outcome.call.decision.model_dump(mode="json"), 0)
 
 
-def end(result: dict[str, object], code: int) -> int:
+def replay() -> int:
+    """Decide about each request on standard input, as `again.decide_again` has it."""
+    catalog, knowledge = known()
+    knowledge = replace(knowledge, taken_back=frozenset(sys.argv[2:]))
+    for decided in decide_again(sys.stdin, catalog, knowledge):
+        end(decided, 0)
+    return 0
+
+
+def known() -> tuple[Catalog, Knowledge]:
+    """Return the catalog, and the learned models that it names. Raises `ModelyardError`."""
+    settings = load_settings()
+    catalog = default_catalog(settings)
+    return catalog, Shelf(settings.catalog_path.parent, catalog).knowledge()
+
+
+def experiments() -> int:
+    """Say how experiments go, as `report.report` has it."""
+    settings = load_settings()
+    catalog = default_catalog(settings)
+    url = broker_address(None, settings)
+    with connect(url, socket_timeout=SILENT_S, socket_connect_timeout=SILENT_S) as client:
+        progress = Progress(catalog, client)
+        try:
+            while progress.read(time.time()):
+                pass
+        except (redis.RedisError, OSError) as error:
+            return end({"error": str(broker_error(error))}, 3)
+    return end(report(catalog, progress, time.time()), 0)
+
+
+def end(result: object, code: int) -> int:
     """Print the result as one line of JSON and return the exit code."""
     json.dump(result, sys.stdout, ensure_ascii=False)
     sys.stdout.write("\n")
     return code
 
+
+COMMANDS: Final[dict[str, Callable[[], int]]] = {
+    "explain": explain,
+    "replay": replay,
+    "experiments": experiments,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())

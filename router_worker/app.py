@@ -4,13 +4,19 @@ import logging
 from typing import Any
 
 from celery.signals import celeryd_after_setup, worker_shutdown
+from celery.worker.control import inspect_command
 
 from modelyard.app import lanes, make_app, serve_batch_lanes
 from modelyard.catalog_file import default_catalog
+from modelyard.connect import connect
 from modelyard.holdings import settle_at_exit
 from modelyard.names import REQUESTS_QUEUE
 from modelyard.settings import load_settings
+from router_worker.rules import prepare
+from router_worker.shared import Shared
+from router_worker.shelf import Shelf
 from router_worker.task import RouteTask
+from router_worker.watch import Watch
 
 logger = logging.getLogger("modelyard.router")
 settings = load_settings()
@@ -24,6 +30,16 @@ app = make_app(
 )
 app.conf.broker_transport_options = {**app.conf.broker_transport_options, "poll_s": 0.02}
 RouteTask.catalog = default_catalog(settings)
+RouteTask.shelf = Shelf(
+    settings.catalog_path.parent,
+    RouteTask.catalog,
+    shared=lambda: Shared.at(app.conf.broker_url),
+)
+watch = Watch(
+    RouteTask.catalog,
+    lambda: connect(app.conf.broker_url, socket_timeout=10.0, socket_connect_timeout=10.0),
+)
+RouteTask.watch = watch
 RouteTask.result_ttl_s = settings.result_ttl_s
 app.register_task(RouteTask())
 
@@ -34,9 +50,23 @@ def consume_lanes(instance: Any, **_: Any) -> None:
     serve_batch_lanes(instance.app.amqp.queues, [REQUESTS_QUEUE])
     # The catalog was read before there was a log.
     logger.info("catalog %s: %s", settings.catalog_path, RouteTask.catalog.summary())
+    # No request waits for a pattern to be compiled, or for a model to be read.
+    for route in RouteTask.catalog.routes.values():
+        prepare(route)
+    RouteTask.shelf.knowledge()
+    watch.start()
+
+
+# `celery -A router_worker inspect learned`:
+# https://docs.celeryq.dev/en/stable/userguide/workers.html#writing-your-own-remote-control-commands
+@inspect_command()
+def learned(state: Any) -> dict[str, Any]:
+    """Return the learned models of this router: versions, problems, failures, caches."""
+    return RouteTask.shelf.report()
 
 
 @worker_shutdown.connect(weak=False)
 def settle(**_: Any) -> None:
     """Acknowledge and put back what a lost connection left."""
+    watch.stop()
     settle_at_exit()

@@ -4,26 +4,30 @@ The worker's consumer hands over what it claimed, message by message; then all o
 one script moves every request to its model's queue and acknowledges it here.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 
 from modelyard.catalog import Catalog
-from modelyard.claims import DONE, Hop, Settlement
+from modelyard.claims import DONE, Hop, Settlement, Spread
 from modelyard.endings import cancelled, died, reply_channel
 from modelyard.errors import InvalidRequest
 from modelyard.holdings import ledger
 from modelyard.messages import DeadReason, Lane
-from modelyard.names import CALL_TASK, model_queue, route_event_id
+from modelyard.names import CALL_TASK, model_queue, route_event_id, session_key
 from modelyard.publish import envelope
 from modelyard.received import argument
 from modelyard.redis_errors import passes
 from router_worker.expiry import expiry
 from router_worker.forward import Forwarded, forward, refused, summary
+from router_worker.knowledge import NOTHING, Knowledge
+from router_worker.shelf import Shelf
+from router_worker.spread import is_spread, spread
 
 logger = logging.getLogger("modelyard.router")
 
@@ -51,14 +55,19 @@ def route(
     expires: float | None,
     redelivered: bool,
     now: float,
+    knowledge: Knowledge = NOTHING,
+    escalated: str | None = None,
 ) -> tuple[Settlement, str]:
     """Return where one request goes, and that in a few words. Times are in seconds.
 
-    A request that breaks the router is a dead letter, not the router's end.
+    `escalated` is the model that the request's session was escalated to. A request that breaks the
+    router is a dead letter, not the router's end.
     """
     channel = reply_channel(reply_to)
     try:
-        outcome = forward(id, payload, catalog, now, expires)
+        outcome = forward(
+            id, payload, catalog, now, expires, knowledge=knowledge, escalated=escalated
+        )
     except Exception as error:
         logger.exception("request %s can't be routed", id)
         why = f"the router failed on it: {type(error).__name__}"
@@ -72,6 +81,17 @@ def route(
         )
     call = outcome.call
     words = summary(call.decision)
+    if is_spread(call):
+        return spread(
+            claim,
+            id,
+            call,
+            words=words,
+            reply_to=reply_to,
+            redelivered=redelivered,
+            ttl_s=result_ttl_s,
+            now=now,
+        ), words
     queue = model_queue(call.model, batch=call.request.lane is Lane.BATCH)
     message = envelope(
         task=CALL_TASK,
@@ -90,11 +110,21 @@ def route(
 class Batch:
     """What the consumer handed over and is not routed yet."""
 
-    def __init__(self, name: str, catalog: Catalog, result_ttl_s: int, consumer: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        catalog: Catalog,
+        result_ttl_s: int,
+        consumer: Any,
+        knowledge: Callable[[], Knowledge] = lambda: NOTHING,
+        shelf: Shelf | None = None,
+    ) -> None:
         self._name = name
         self._catalog = catalog
         self._result_ttl_s = result_ttl_s
         self._consumer = consumer
+        self._knowledge = knowledge
+        self._shelf = shelf if shelf is not None and shelf.is_sharing else None
         self._messages: list[Any] = []
         self._revoked = consumer.controller.state.revoked
         self._state = consumer.controller.state
@@ -113,12 +143,38 @@ class Batch:
         """
         messages, self._messages = self._messages, []
         started = time.monotonic(), time.time()
-        self._settle([self._route_surely(message) for message in messages], *started)
+        escalated, knowledge = self._escalated(messages), self._knowledge()
+        if self._shelf is not None:
+            self._shelf.ahead(payloads(messages))
+        routed = [self._route_surely(message, escalated, knowledge) for message in messages]
+        self._settle(routed, *started)
+        if self._shelf is not None:
+            self._shelf.share()
 
-    def _route_surely(self, message: Any) -> Routed:
+    def _escalated(self, messages: Sequence[Any]) -> Mapping[str, str]:
+        """Return to which models sessions were escalated, by their keys; one look for all."""
+        keys = {key for message in messages if (key := session_of(message)) is not None}
+        if not keys:
+            return {}
+        try:
+            with messages[0].channel.conn_or_acquire() as client:
+                models = client.mget(keys)
+        except redis.ResponseError as error:
+            # What is remembered of sessions is not worth holding up requests for.
+            logger.warning("Redis does not tell where sessions are: %s", error)
+            return {}
+        return {
+            key: model.decode()
+            for key, model in zip(keys, models, strict=True)
+            if model is not None
+        }
+
+    def _route_surely(
+        self, message: Any, escalated: Mapping[str, str], knowledge: Knowledge
+    ) -> Routed:
         """Route one message. One that breaks the router is a dead letter, not the router's end."""
         try:
-            return self._route(message)
+            return self._route(message, escalated, knowledge)
         except Exception as error:
             id = message.headers["id"]
             logger.exception("request %s can't be routed", id)
@@ -127,7 +183,7 @@ class Batch:
             end = died(letter, claim=message.delivery_tag, ttl_s=self._result_ttl_s, channel="")
             return Routed(message, end, "dead letter: invalid")
 
-    def _route(self, message: Any) -> Routed:
+    def _route(self, message: Any, escalated: Mapping[str, str], knowledge: Knowledge) -> Routed:
         headers, claim = message.headers, message.delivery_tag
         id, now = headers["id"], time.time()
         reply_to = message.properties.get("reply_to") or ""
@@ -153,6 +209,8 @@ class Batch:
             expires=expiry(headers.get("expires")),
             redelivered=bool(headers.get("redelivered")),
             now=now,
+            knowledge=knowledge,
+            escalated=escalated.get(session_of(message) or "") if escalated else None,
         )
         return Routed(message, settlement, words)
 
@@ -180,7 +238,7 @@ class Batch:
         self._send_begin([each.message for each in mine], started_at)
         self._send_done(mine, took_s)
         lost = sum(
-            result != DONE and isinstance(each.settlement, Hop)
+            result != DONE and isinstance(each.settlement, Hop | Spread)
             for each, result in zip(mine, said, strict=True)
         )
         if lost:
@@ -224,3 +282,27 @@ class Batch:
                     result=each.words,
                     runtime=took_s,
                 )
+
+
+def session_of(message: Any) -> str | None:
+    """Return the key of the session that a request is in, or None; it may be any message."""
+    try:
+        metadata = argument(message)["metadata"]
+        session, tenant = metadata["session"], metadata.get("tenant") or ""
+    except (InvalidRequest, LookupError, TypeError, AttributeError):
+        return None
+    if not isinstance(session, str) or not isinstance(tenant, str):
+        return None
+    try:
+        key = session_key(tenant, session)
+        key.encode()
+    except UnicodeEncodeError:
+        return None  # a lone surrogate: the request is refused for it
+    return key
+
+
+def payloads(messages: Sequence[Any]) -> Iterator[Any]:
+    """Yield the requests of messages, as JSON. What can't be read is told when its turn comes."""
+    for message in messages:
+        with contextlib.suppress(InvalidRequest):
+            yield argument(message)

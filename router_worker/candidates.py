@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from modelyard.catalog import Catalog, Model, UnknownName
 from modelyard.messages import Limits, Request, Usage
@@ -30,10 +31,9 @@ def choose(
     knowledge: Knowledge,
 ) -> Choice:
     """Return which of the target's models are called, in order. None may be left."""
-    limits = limits_of(target, request)
+    held = limits_of(target, request)
     weighed = target.choose == "cheapest" or any(
-        limit is not None
-        for limit in (limits.quality_floor, limits.max_cost_usd, limits.max_latency_s)
+        limit is not None for limit in (held.quality_floor, held.max_cost_usd, held.max_latency_s)
     )
     predicted = predictions(route, seen, knowledge) if weighed else {}
     models, excluded, estimates = [], [], []
@@ -45,9 +45,9 @@ def choose(
             continue
         obstacle = exclusion(model, request, seen)
         if obstacle is None and weighed:
-            expected = estimate(model, request, seen, intent, predicted, knowledge)
-            estimates.append(expected)
-            obstacle = beyond(expected, limits)
+            hoped = estimate(model, request, seen, intent, predicted, knowledge)
+            estimates.append(hoped)
+            obstacle = beyond(hoped, held)
         if obstacle is None:
             models.append(name)
         else:
@@ -61,12 +61,12 @@ def choose(
 def limits_of(target: Target, request: Request) -> Limits:
     """Return the limits that hold: the request's, and the target's where it has none."""
     asked = request.limits
-    return Limits(
-        quality_floor=first(asked.quality_floor, target.quality_floor),
-        max_cost_usd=first(asked.max_cost_usd, target.max_cost_usd),
-        max_latency_s=first(asked.max_latency_s, target.max_latency_s),
-        region=asked.region,
-        data_class=asked.data_class,
+    return limits(
+        first(asked.quality_floor, target.quality_floor),
+        first(asked.max_cost_usd, target.max_cost_usd),
+        first(asked.max_latency_s, target.max_latency_s),
+        asked.region,
+        asked.data_class,
     )
 
 
@@ -99,16 +99,48 @@ def estimate(
     """Return what one call of a model is expected to bring and to cost."""
     output = knowledge.output_tokens.get((model.name, intent), float(seen.output_tokens))
     output = min(output, float(room_for_output(model, request)))
-    usage = Usage(input_tokens=seen.input_tokens, output_tokens=round(output))
     latency_s = knowledge.latency_s.get(model.name)
     if latency_s is None:
         latency_s = model.latency_s + output / model.tokens_per_s
-    return Estimate(
-        model=model.name,
-        quality=round(predicted.get(model.name, model.quality), 4),
-        cost_usd=model.price.cost_usd(usage),
-        latency_s=round(latency_s, 3),
+    return expected(
+        model.name,
+        round(predicted.get(model.name, model.quality), 4),
+        model.price.cost_usd(usage(seen.input_tokens, round(output))),
+        round(latency_s, 3),
     )
+
+
+# Pydantic takes a microsecond for each of these, and most requests need the same few.
+
+
+@lru_cache(maxsize=1_024)
+def limits(
+    quality_floor: float | None,
+    max_cost_usd: float | None,
+    max_latency_s: float | None,
+    region: str | None,
+    data_class: str | None,
+) -> Limits:
+    """Return these limits."""
+    return Limits(
+        quality_floor=quality_floor,
+        max_cost_usd=max_cost_usd,
+        max_latency_s=max_latency_s,
+        region=region,
+        data_class=data_class,
+    )
+
+
+@lru_cache(maxsize=4_096)
+def usage(input_tokens: int, output_tokens: int) -> Usage:
+    """Return so many tokens."""
+    return Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+
+
+@lru_cache(maxsize=4_096)
+def expected(model: str, quality: float, cost_usd: float, latency_s: float) -> Estimate:
+    """Return what is expected of a model."""
+    return Estimate(model=model, quality=quality, cost_usd=cost_usd, latency_s=latency_s)
 
 
 def room_for_output(model: Model, request: Request) -> int:

@@ -4,7 +4,7 @@ Who is in the treatment is told by a hash and not by dice: every router says the
 where they are, and a ramp that grows only moves people from the control into the treatment.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from types import MappingProxyType
@@ -41,10 +41,6 @@ class Variants:
     of: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     notes: tuple[str, ...] = ()
 
-    def models(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the candidates, in order and each once, as the experiments have them."""
-        return tuple(dict.fromkeys(self.replace.get(name, name) for name in names))
-
 
 NONE: Final = Variants()
 
@@ -74,7 +70,8 @@ def variants(
     arms: list[Arm] = []
     of: dict[str, str] = {}
     notes: list[str] = []
-    # Another route has other candidates; and what is called instead is known before its shadow.
+    # Once another route decides, there is nothing left to try in this one; and what is called in
+    # place of a model is known before its shadow.
     for each in sorted(live, key=lambda each: (each.route is None, each.kind == "shadow")):
         if route is not None or each.of in changed or (each.kind == "shadow" and each.of in shadow):
             continue
@@ -91,10 +88,6 @@ def variants(
             route = each.route
         else:
             (shadow if each.kind == "shadow" else changed)[each.of] = each.to
-    if route is not None:
-        # It is in no experiment about a model of its own route.
-        changed, shadow = {}, {}
-        arms = [arm for arm in arms if arm.experiment not in of]
     return Variants(route, changed, shadow, tuple(arms), of, tuple(notes))
 
 

@@ -1,7 +1,7 @@
 """What deciding knows besides the request and the catalog: what was learned and what was seen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 
@@ -36,6 +36,26 @@ class Predictor(Protocol):
         ...
 
 
+class Observed(Protocol):
+    """What was observed of models, as `Knowledge` has it."""
+
+    @property
+    def latency_s(self) -> Mapping[str, float]: ...
+
+    @property
+    def output_tokens(self) -> Mapping[tuple[str, str], float]: ...
+
+
+class Seen(Protocol):
+    """What was seen so far while requests were answered."""
+
+    @property
+    def observed(self) -> Observed: ...
+
+    @property
+    def taken_back(self) -> frozenset[str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Knowledge:
     """All of it at one moment.
@@ -50,6 +70,15 @@ class Knowledge:
     latency_s: Mapping[str, float] = field(default_factory=dict)
     output_tokens: Mapping[tuple[str, str], float] = field(default_factory=dict)
     taken_back: frozenset[str] = frozenset()
+
+    def having(self, seen: Seen) -> "Knowledge":
+        """Return the same models with what was seen."""
+        return replace(
+            self,
+            latency_s=seen.observed.latency_s,
+            output_tokens=seen.observed.output_tokens,
+            taken_back=seen.taken_back,
+        )
 
 
 NOTHING = Knowledge()

@@ -1,5 +1,8 @@
 """Deciding: from a request, the catalog and what was learned to a plan, with the reasons."""
 
+from collections.abc import Iterable
+from functools import lru_cache
+
 from modelyard.catalog import Catalog, UnknownName
 from modelyard.errors import InvalidRequest
 from modelyard.messages import Request
@@ -136,14 +139,25 @@ def decision(
 
 def plan(choice: Choice, target: Target, catalog: Catalog, shadow: str | None) -> Plan:
     """Return what the workers execute. One model alone is no cascade and no ensemble."""
-    steps = tuple(Step(model=name) for name in choice.models)
     if catalog.model(choice.models[0]).is_people:
-        return Plan(strategy=Strategy.HANDOFF, steps=steps)
-    if len(steps) == 1 or target.strategy is Strategy.SINGLE:
-        return Plan(steps=steps, shadow=shadow)
+        return Plan(strategy=Strategy.HANDOFF, steps=steps_of(choice.models))
+    if len(choice.models) == 1 or target.strategy is Strategy.SINGLE:
+        return single(choice.models, shadow)
+    steps = steps_of(choice.models)
     if target.strategy is Strategy.CASCADE:
         return Plan(strategy=Strategy.CASCADE, steps=steps, accept=target.accept, shadow=shadow)
     combine = target.combine or Combine()
     if combine.quorum is not None and combine.quorum > len(steps):
         combine = combine.model_copy(update={"quorum": len(steps)})
     return Plan(strategy=Strategy.ENSEMBLE, steps=steps, combine=combine)
+
+
+@lru_cache(maxsize=1024)
+def single(models: tuple[str, ...], shadow: str | None) -> Plan:
+    """Return the plan of most requests. Few are different, and they can't be changed."""
+    return Plan(steps=steps_of(models), shadow=shadow)
+
+
+def steps_of(models: Iterable[str]) -> tuple[Step, ...]:
+    """Return a step for each model."""
+    return tuple(Step(model=name) for name in models)

@@ -16,13 +16,14 @@ the mixture sequential probability ratio test of Johari et al., "Peeking at A/B 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SHARES: Final[NDArray[np.float64]] = 0.96 * 0.6 ** np.arange(14)
+SHARES: Final[NDArray[np.floating]] = 0.96 * 0.6 ** np.arange(14)
 """The shares of the capital that are put on a mean over its bound, from bold to careful. The bold
 ones find a treatment that is broken, within a few requests, and the careful ones a small loss among
 observations that vary widely."""
@@ -140,7 +141,7 @@ def log_beta(one: float, two: float) -> float:
     return math.lgamma(one) + math.lgamma(two) - math.lgamma(one + two)
 
 
-def edge(outside: float, inside: float, is_in: Any) -> float:
+def edge(outside: float, inside: float, is_in: Callable[[float], bool]) -> float:
     """Return where what is in ends, between two points, by bisection."""
     for _ in range(60):
         middle = (outside + inside) / 2.0

@@ -21,6 +21,9 @@ from modelyard.names import ROUTE_TASK
 from modelyard.settling import settle_surely
 from router_worker.batch import Batch, route
 from router_worker.expiry import expiry
+from router_worker.knowledge import Knowledge
+from router_worker.shelf import Shelf
+from router_worker.watch import Watch
 
 logger = logging.getLogger("modelyard.router")
 
@@ -32,6 +35,8 @@ class RouteTask(Task):
     acks_late = True
     ignore_result = False
     catalog: Catalog
+    shelf: Shelf
+    watch: Watch
     result_ttl_s = 7 * 24 * 3600
 
     def run(self, payload: Any) -> None:
@@ -48,15 +53,22 @@ class RouteTask(Task):
             expires=expiry(request.expires),
             redelivered=bool((request.delivery_info or {}).get("redelivered")),
             now=time.time(),
+            knowledge=self.knowledge(),
         )
         settle_surely(self.app.backend.client, settlement)
         ledger.settled([claim])
         raise Ignore
 
+    def knowledge(self) -> Knowledge:
+        """Return what was learned and what was seen, as of now."""
+        return self.shelf.knowledge(self.watch.seen)
+
     def Strategy(self, task: Task, app: Any, consumer: Any) -> Callable[..., Any]:
         """Return the handler of this task's messages; Celery calls it at each connection."""
         in_pool = default_strategy(task, app, consumer)
-        batch = Batch(self.name, self.catalog, self.result_ttl_s, consumer)
+        batch = Batch(
+            self.name, self.catalog, self.result_ttl_s, consumer, self.knowledge, self.shelf
+        )
 
         def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
             headers = message.headers

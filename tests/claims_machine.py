@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import redis
@@ -9,8 +10,23 @@ from claims_model import Held, Store, id_of, stored
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from modelyard.claims import Ack, Back, Claimed, Claims, End, Hop, New, Settlement, Want, put
-from modelyard.names import RESULT_KEY_PREFIX, WAKE_KEY_PREFIX
+from modelyard.claims import (
+    Ack,
+    Back,
+    Claimed,
+    Claims,
+    End,
+    Hop,
+    Join,
+    JoinPoint,
+    New,
+    Record,
+    Settlement,
+    Spread,
+    Want,
+    put,
+)
+from modelyard.names import JOINS_KEY, RESULT_KEY_PREFIX, WAKE_KEY_PREFIX, session_key
 
 LEASE_MS: Final = 10_000
 QUEUES: Final = ("requests", "model.small", "batch.model.small")
@@ -25,7 +41,21 @@ FAULTS: Final[st.SearchStrategy[Fault]] = st.sampled_from((NONE, NONE, NONE, "re
 JUNK: Final = st.sampled_from([b"", b"\0", b"a\0\0|b", b"\xff\xfe not UTF-8", b'{"half": '])
 ENDS: Final[st.SearchStrategy[Literal["next", "last"]]] = st.sampled_from(("next", "last"))
 AMOUNTS: Final = st.sampled_from((4, 2, 1, 0))
-KINDS: Final = st.sampled_from(("hop", "back", "end", "ack", "end without a claim"))
+KINDS: Final = st.sampled_from(
+    (
+        "hop",
+        "back",
+        "end",
+        "ack",
+        "end without a claim",
+        "spread",
+        "spread",
+        "join",
+        "join",
+        "record",
+    )
+)
+NEVER_MS: Final = 10**9
 
 
 class FaultyRedis(redis.Redis):
@@ -142,14 +172,75 @@ class Yard(RuleBasedStateMachine):
             claim = held.claim if kind == "end" else ""
             ids = [id_of(held.message)] if claim else self.ids[-4:]
             outcome, text = data.draw(st.sampled_from(OUTCOMES)), data.draw(st.sampled_from("ab"))
-            return end_of(claim, data.draw(st.sampled_from(ids), label="id"), outcome, text)
+            end = end_of(claim, data.draw(st.sampled_from(ids), label="id"), outcome, text)
+            return self.with_more(data, end)
         if kind == "ack":
             return Ack(held.claim)
+        if kind == "record":
+            return Record(held.claim, self.entry(), 1000)
+        if kind == "spread":
+            return self.spread(data, held)
+        if kind == "join":
+            return self.join(data, held)
         queue = data.draw(st.sampled_from(QUEUES), label="queue")
         message = self.message(id_of(held.message), data.draw(JUNK, label="junk"))
         if kind == "back":
             return Back(held.claim, queue, message, data.draw(ENDS, label="end"))
         return Hop(held.claim, queue, message)
+
+    def with_more(self, data: st.DataObject, end: End) -> End:
+        """Draw what an end may tell besides its outcome."""
+        session = data.draw(st.sampled_from(("", session_key("acme", "one"))), label="session")
+        return replace(
+            end,
+            entry=self.entry(),
+            entries=1000,
+            session=session,
+            model="large" if session else "",
+            joined=data.draw(st.booleans(), label="joined"),
+        )
+
+    def entry(self) -> str:
+        self.serial += 1
+        return f"entry {self.serial}"
+
+    def spread(self, data: st.DataObject, held: Claimed) -> Spread:
+        """Draw a spread; each part has an id that nobody had before."""
+        id, queues = id_of(held.message), st.sampled_from(QUEUES)
+        count = data.draw(st.integers(1, 3), label="members")
+        self.serial += 1
+        messages = tuple(
+            (data.draw(queues), self.message(f"{id}.{self.serial}.{number}", b""))
+            for number in range(count)
+        )
+        self.ids += [id_of(message) for _, message in messages]
+        if not data.draw(st.booleans(), label="is joined"):
+            return Spread(held.claim, messages)
+        within_ms = data.draw(st.sampled_from((0, NEVER_MS)), label="within")
+        join = JoinPoint(
+            id=id,
+            need=data.draw(st.integers(1, count), label="need"),
+            members=count,
+            within_ms=within_ms,
+            queue=data.draw(queues),
+            message=self.message(id, b"joined"),
+            anywhere=data.draw(st.booleans(), label="anywhere"),
+        )
+        return Spread(held.claim, messages, join)
+
+    def join(self, data: st.DataObject, held: Claimed) -> Join:
+        """Draw the end of a member, whosever claim it is: the script does not care."""
+        known = sorted(self.model.meetings) or ["nobody"]
+        return Join(
+            held.claim,
+            data.draw(st.sampled_from(known), label="id"),
+            data.draw(st.integers(1, 3), label="number"),
+            data.draw(st.sampled_from(("a", "b")), label="ended"),
+            answered=data.draw(st.booleans(), label="answered"),
+            queue=data.draw(st.sampled_from(QUEUES), label="queue"),
+            entry=self.entry(),
+            entries=1000,
+        )
 
     # -- what happens
 
@@ -234,6 +325,14 @@ class Yard(RuleBasedStateMachine):
             assert self.model == once, "a call that is repeated changes nothing"
         assert said == expected
 
+    @precondition(lambda self: self.model.waiting)
+    @rule(fault=FAULTS)
+    def who_is_late_is_not_waited_for(self, fault: Fault) -> None:
+        rows: Any = self.client.zrange(JOINS_KEY, 0, -1)
+        overdue = [row.decode() for row in rows if row.decode() in self.model.late]
+        said = self.call(fault, Claims(self.client).release_overdue)
+        assert said == self.twice(fault, lambda: self.model.release(overdue))
+
     @rule(queue=st.sampled_from(QUEUES))
     def an_idle_worker_wakes(self, queue: str) -> None:
         assert bool(self.client.rpop(WAKE_KEY_PREFIX + queue)) == (queue in self.model.tokens)
@@ -258,4 +357,5 @@ class Yard(RuleBasedStateMachine):
         store = stored(self.client, QUEUES)
         places = [*(held.message for held in store.claims.values())]
         places += [message for queue in store.queues.values() for message in queue]
+        places += [each.message for each in store.meetings.values() if each.message is not None]
         assert sorted(map(id_of, places)) == sorted(self.model.unsettled)

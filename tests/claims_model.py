@@ -3,17 +3,36 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis
 
-from modelyard.claims import DONE, LOST, NO_ROOM, Ack, Back, End, Hop, New, Settlement, Want
+from modelyard.claims import (
+    DONE,
+    LOST,
+    NO_ROOM,
+    Ack,
+    End,
+    Hop,
+    Join,
+    JoinPoint,
+    New,
+    Record,
+    Settlement,
+    Spread,
+    Want,
+)
 from modelyard.names import (
     CLAIMS_KEY,
     COUNTERS_KEY,
     DEAD_LETTERS_BY_AGE_KEY,
     DEAD_LETTERS_KEY,
+    DECISIONS_KEY,
+    JOIN_KEY_PREFIX,
+    JOINS_KEY,
     LEASES_KEY,
     RESULT_KEY_PREFIX,
+    SESSION_KEY_PREFIX,
     SUBMITTED_KEY_PREFIX,
     WAKE_KEY_PREFIX,
 )
@@ -28,6 +47,19 @@ class Held:
     queue: str
     message: bytes
     due_ms: int
+
+
+@dataclass(slots=True)
+class Meeting:
+    """Where members meet; `message` is None once it is on its queue."""
+
+    need: int
+    members: int
+    queue: str
+    anywhere: bool
+    message: bytes | None
+    ended: dict[int, str] = field(default_factory=dict)
+    answered: int = 0
 
 
 def id_of(message: bytes) -> str:
@@ -47,6 +79,13 @@ class Store:
     marks: dict[str, str] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
     counters: Counter[str] = field(default_factory=Counter)
+    meetings: dict[str, Meeting] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
+    """The ids of the meetings that go on when their time is up."""
+    late: set[str] = field(default_factory=set, compare=False)
+    """Those of them whose time was up when they began."""
+    entries: list[str] = field(default_factory=list)
+    sessions: dict[str, str] = field(default_factory=dict)
     behind: dict[str, set[str]] = field(default_factory=dict, compare=False)
     """The queues to which hops were made, by the lane of requests that they belong to."""
     unsettled: set[str] = field(default_factory=set, compare=False)
@@ -123,18 +162,78 @@ class Store:
             return DONE
         if isinstance(what, End):
             return self._end(what)
+        if isinstance(what, Join):
+            return self._join(what)
         if what.claim not in self.claims:
             return LOST
-        queue = self.queues[what.queue]
-        if isinstance(what, Hop):
-            lane = "batch.requests" if what.queue.startswith("batch.") else "requests"
-            self.behind.setdefault(lane, set()).add(what.queue)
+        if isinstance(what, Record):
+            self._drop(what.claim)
+            self.entries.append(what.entry)
+            return DONE
+        if isinstance(what, Spread):
+            self._spread(what)
+            return DONE
         del self.claims[what.claim]
-        next_one = isinstance(what, Back) and what.end == "next"
         assert isinstance(what.message, bytes)
-        queue.insert(0 if next_one else len(queue), what.message)
+        if isinstance(what, Hop):
+            self._push(what.queue, what.message)
+            return DONE
+        queue = self.queues[what.queue]
+        queue.insert(0 if what.end == "next" else len(queue), what.message)
         self.tokens.add(what.queue)
         return DONE
+
+    def _push(self, queue: str, message: bytes) -> None:
+        lane = "batch.requests" if queue.startswith("batch.") else "requests"
+        self.behind.setdefault(lane, set()).add(queue)
+        self.queues[queue].append(message)
+        self.tokens.add(queue)
+
+    def _spread(self, spread: Spread) -> None:
+        self._drop(spread.claim)
+        if (join := spread.join) is not None:
+            self.meetings[join.id] = meeting_of(join)
+            self.waiting.add(join.id)
+            self.late.discard(join.id)
+            if join.within_ms == 0:
+                self.late.add(join.id)
+            self.unsettled.add(join.id)
+        for queue, message in spread.messages:
+            assert isinstance(message, bytes)
+            self._push(queue, message)
+            self.unsettled.add(id_of(message))
+
+    def _join(self, join: Join) -> int:
+        held = join.claim in self.claims
+        self._drop(join.claim)
+        meeting = self.meetings.get(join.id)
+        if meeting is None:
+            # Nobody waits for it, but it was paid for.
+            self.entries += [join.entry] * held
+            return LOST
+        if join.number in meeting.ended:
+            return DONE if meeting.ended[join.number] == join.ended else LOST
+        meeting.ended[join.number] = join.ended
+        self.entries.append(join.entry)
+        meeting.answered += join.answered
+        if join.answered and meeting.anywhere:
+            meeting.queue = join.queue
+        if meeting.answered >= meeting.need or len(meeting.ended) >= meeting.members:
+            self._release(join.id)
+        return DONE
+
+    def release(self, overdue: Iterable[str]) -> int:
+        """Let these meetings go on with those that are there; return how many did."""
+        return sum(self._release(id) for id in overdue)
+
+    def _release(self, id: str) -> int:
+        self.waiting.discard(id)
+        meeting = self.meetings.get(id)
+        if meeting is None or meeting.message is None:
+            return 0
+        self._push(meeting.queue, meeting.message)
+        meeting.message = None
+        return 1
 
     def _end(self, end: End) -> int:
         self._drop(end.claim)
@@ -146,6 +245,14 @@ class Store:
                 self.counters["duplicates"] += 1
             return LOST
         self.outcomes[end.id] = end.result
+        self.entries += [end.entry] * bool(end.entry)
+        if end.session:
+            self.sessions[end.session] = end.model
+        if end.joined:
+            meeting = self.meetings.pop(end.id, None)
+            self.waiting.discard(end.id)
+            if meeting is not None and meeting.message is not None:
+                self.unsettled.discard(end.id)
         if end.letter:
             self.letters[end.id] = end.letter
             self.died_at[end.id] = end.died_at
@@ -156,6 +263,34 @@ class Store:
         held = self.claims.pop(claim, None)
         if held is not None:
             self.unsettled.discard(id_of(held.message))
+
+
+def meeting_of(join: JoinPoint) -> Meeting:
+    """Return a meeting at its begin."""
+    assert isinstance(join.message, bytes)
+    return Meeting(join.need, join.members, join.queue, join.anywhere, join.message)
+
+
+def stored_meeting(fields: dict[bytes, bytes]) -> Meeting:
+    """Return a meeting as Redis has it."""
+    known = {name.decode(): value for name, value in fields.items()}
+    ended = {int(name[1:]): value.decode() for name, value in known.items() if name[1:].isdigit()}
+    assert int(known.get("ended", b"0")) == len(ended)
+    assert ("released" in known) == ("message" not in known)
+    return Meeting(
+        need=int(known["need"]),
+        members=int(known["members"]),
+        queue=known["queue"].decode(),
+        anywhere=known["anywhere"] == b"1",
+        message=known.get("message"),
+        ended=ended,
+        answered=int(known.get("answered", b"0")),
+    )
+
+
+def found(value: Any) -> Any:
+    """Return what redis-py has read: bytes, and not what its types say it could be."""
+    return value
 
 
 def stored(
@@ -175,7 +310,12 @@ def stored(
         pipe.hgetall(COUNTERS_KEY)
         pipe.mget(["", *(RESULT_KEY_PREFIX + id for id in ids)])
         pipe.mget(["", *(SUBMITTED_KEY_PREFIX + mark for mark in marks)])
-        *lists, claims, leases, letters, died_at, counters, results, firsts = pipe.execute()
+        pipe.keys(JOIN_KEY_PREFIX + "*")
+        pipe.keys(SESSION_KEY_PREFIX + "*")
+        pipe.zrange(JOINS_KEY, 0, -1)
+        pipe.xrange(DECISIONS_KEY)
+        *said, results, firsts, joins, sessions, waiting, entries = pipe.execute()
+        *lists, claims, leases, letters, died_at, counters = said
     due_ms = {claim.decode(): int(due) for claim, due in leases}
     kept = {claim.decode(): held.split(b"\0", 1) for claim, held in claims.items()}
     assert due_ms.keys() == kept.keys(), "a claim without a lease, or a lease without a claim"
@@ -192,5 +332,12 @@ def stored(
         died_at={id.decode(): moment for id, moment in died_at},
         marks={mark: id.decode() for mark, id in zip(marks, firsts[1:], strict=True) if id},
         tokens={queue for queue, token in tokens.items() if token},
+        meetings={
+            key.decode().removeprefix(JOIN_KEY_PREFIX): stored_meeting(found(client.hgetall(key)))
+            for key in joins
+        },
+        waiting={id.decode() for id in waiting},
+        entries=[fields[b"e"].decode() for _, fields in entries],
+        sessions={key.decode(): found(client.get(key)).decode() for key in sessions},
         counters=Counter({name.decode(): int(count) for name, count in counters.items()}),
     )

@@ -11,7 +11,8 @@ class Completion:
     """What one successful call brought.
 
     `provider_model` is what the provider says it ran; `extractive` marks text that was picked
-    from the input.
+    from the input. `confidence` is the geometric mean of the probabilities of its tokens, from 0 to
+    1, where the provider told them: the mean that does not depend on how long an answer is.
     """
 
     text: str
@@ -19,6 +20,7 @@ class Completion:
     usage: Usage
     finish_reason: str = "stop"
     extractive: bool = False
+    confidence: float | None = None
 
 
 class Provider(Protocol):

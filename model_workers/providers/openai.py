@@ -31,6 +31,7 @@ import asyncio
 import base64
 import itertools
 import json
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -339,7 +340,23 @@ def read_completion(status: int, body: bytes, model: str) -> Completion | Failur
         provider_model=_encodable(said) if isinstance(said := data.get("model"), str) else model,
         usage=_usage(data.get("usage")),
         finish_reason=_encodable(finish_reason) if isinstance(finish_reason, str) else "stop",
+        confidence=read_confidence(choice.get("logprobs")),
     )
+
+
+def read_confidence(logprobs: object) -> float | None:
+    """Return the geometric mean of the tokens' probabilities, or None if none were sent.
+
+    It is exp of the mean of `logprobs.content[].logprob`, natural logarithms:
+    https://platform.openai.com/docs/api-reference/chat/object
+    """
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if not isinstance(content, list):
+        return None
+    said = [token.get("logprob") for token in content if isinstance(token, dict)]
+    logs = [log for log in said if isinstance(log, int | float) and not math.isnan(log)]
+    # A probability over 1, by rounding, is 1.
+    return min(1.0, math.exp(math.fsum(logs) / len(logs))) if logs else None
 
 
 def _no_answer(

@@ -1,15 +1,25 @@
 -- Settles claims: what becomes of a message, and its acknowledgement, in one step.
 --
 -- KEYS: claims, leases, dead letters, dead letters by age, counters, the queues behind each lane of
---   `requests`: interactive, batch
--- ARGV: what the wake-up lists' names begin with, then the operations:
+--   `requests`: interactive, batch; the decision ledger, the joins by until when they wait
+-- ARGV: what the wake-up lists' names begin with, and those of joins, for how many seconds a session
+--   is remembered, then the operations:
 --   'ack', claim
 --   'back', claim, queue, 'next' or 'last', message: onto its queue again
 --   'hop', claim, queue, message: onto another queue
+--   'spread', claim, how many messages, queue and message of each, then '', or where they are
+--     joined: id, how many must answer, of how many, within how many ms, queue, message, 1 if it may
+--     go onto the queue of any that answered, for how many seconds all this is kept
+--   'join', claim, id, number, how it ended, 1 if it answered, its queue or '', entry, entries
+--   'record', claim, entry, entries
+--   'overdue', now in ms ('' for the server's clock), how many at most: join what waited too long
 --   'end', claim or '', result key, result, for how many seconds, the client's channel or '', id,
---     dead letter or '', its reason, when it died in seconds
+--     dead letter or '', its reason, when it died in seconds, entry, entries, session key or '',
+--     the session's model, 1 if it was joined
+--   An entry ('' for none) goes to the decision ledger, which keeps about so many entries.
 -- Returns for each operation: 1 if it was done, 0 if the claim was lost (an end: if there was an
---   outcome already).
+--   outcome already; a join: if the member had ended, or nobody waits for it); for 'overdue' how
+--   many.
 --
 -- The channel of a client is told two lines for each outcome: the id, and the result, or nothing if
 -- that is long or has lines itself. A notice of many holds the results of the first of them.
@@ -18,11 +28,44 @@ local claims, leases = KEYS[1], KEYS[2]
 -- server that takes no writes at all refuses it, and then nothing has happened.
 redis.call('ZREM', leases, '')
 local said, told, size, woken, behind = {}, {}, {}, {}, {}
-local at = 2
+local at = 4
 
 local function drop(claim)
     redis.call('ZREM', leases, claim)
     redis.call('HDEL', claims, claim)
+end
+
+local function holds(claim)
+    return redis.call('HEXISTS', claims, claim) == 1
+end
+
+local function push(queue, message)
+    redis.call('LPUSH', queue, message)
+    woken[queue], behind[queue] = true, true
+end
+
+local function record(entry, entries)
+    if entry ~= '' then
+        redis.call('XADD', KEYS[8], 'MAXLEN', '~', entries, '*', 'e', entry)
+    end
+end
+
+local function now_ms()
+    local time = redis.call('TIME')
+    return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- What waits for members goes on with those that have answered, once: its message is gone then.
+local function release(id, key)
+    local queue, message = unpack(redis.call('HMGET', key, 'queue', 'message'))
+    redis.call('ZREM', KEYS[9], id)
+    if queue and message then
+        redis.call('HDEL', key, 'message')
+        redis.call('HSET', key, 'released', 1)
+        push(queue, message)
+        return 1
+    end
+    return 0
 end
 
 local function has_outcome(key, result)
@@ -44,7 +87,7 @@ while at <= #ARGV do
         done, at = 1, at + 2
     elseif kind == 'back' then
         local queue = ARGV[at + 2]
-        if redis.call('HEXISTS', claims, claim) == 1 then
+        if holds(claim) then
             redis.call(ARGV[at + 3] == 'next' and 'RPUSH' or 'LPUSH', queue, ARGV[at + 4])
             drop(claim)
             woken[queue] = true
@@ -52,14 +95,68 @@ while at <= #ARGV do
         end
         at = at + 5
     elseif kind == 'hop' then
-        local queue = ARGV[at + 2]
-        if redis.call('HEXISTS', claims, claim) == 1 then
-            redis.call('LPUSH', queue, ARGV[at + 3])
+        if holds(claim) then
+            push(ARGV[at + 2], ARGV[at + 3])
             drop(claim)
-            woken[queue], behind[queue] = true, true
             done = 1
         end
         at = at + 4
+    elseif kind == 'spread' then
+        local last = at + 2 + 2 * tonumber(ARGV[at + 2])
+        local id, held = ARGV[last + 1], holds(claim)
+        if held and id ~= '' then
+            local key = ARGV[2] .. id
+            redis.call('DEL', key)
+            redis.call('HSET', key, 'need', ARGV[last + 2], 'members', ARGV[last + 3],
+                'queue', ARGV[last + 5], 'message', ARGV[last + 6], 'anywhere', ARGV[last + 7])
+            redis.call('EXPIRE', key, ARGV[last + 8])
+            redis.call('ZADD', KEYS[9], now_ms() + tonumber(ARGV[last + 4]), id)
+        end
+        if held then
+            for each = at + 3, last, 2 do
+                push(ARGV[each], ARGV[each + 1])
+            end
+            drop(claim)
+            done = 1
+        end
+        at = last + (id == '' and 2 or 9)
+    elseif kind == 'join' then
+        local id, ended, queue = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
+        local key, field = ARGV[2] .. id, 'm' .. ARGV[at + 3]
+        local known = redis.call('EXISTS', key) == 1
+        if known and redis.call('HSETNX', key, field, ended) == 1 then
+            local how = redis.call('HMGET', key, 'need', 'members', 'anywhere')
+            local answered = redis.call('HINCRBY', key, 'answered', ARGV[at + 5])
+            local all = redis.call('HINCRBY', key, 'ended', 1)
+            if ARGV[at + 5] == '1' and how[3] == '1' and queue ~= '' then
+                redis.call('HSET', key, 'queue', queue)
+            end
+            if answered >= tonumber(how[1]) or all >= tonumber(how[2]) then
+                release(id, key)
+            end
+            record(ARGV[at + 7], ARGV[at + 8])
+            done = 1
+        elseif known then
+            done = redis.call('HGET', key, field) == ended and 1 or 0
+        elseif holds(claim) then
+            record(ARGV[at + 7], ARGV[at + 8]) -- It came after the end: nobody waits for it.
+        end
+        drop(claim)
+        at = at + 9
+    elseif kind == 'record' then
+        if holds(claim) then
+            record(ARGV[at + 2], ARGV[at + 3])
+            drop(claim)
+            done = 1
+        end
+        at = at + 4
+    elseif kind == 'overdue' then
+        local now = tonumber(claim) or now_ms()
+        local due = redis.call('ZRANGEBYSCORE', KEYS[9], '-inf', now, 'LIMIT', 0, ARGV[at + 2])
+        for _, id in ipairs(due) do
+            done = done + release(id, ARGV[2] .. id)
+        end
+        at = at + 3
     else
         local key, result, channel, id = ARGV[at + 2], ARGV[at + 3], ARGV[at + 5], ARGV[at + 6]
         local letter = ARGV[at + 7]
@@ -70,6 +167,14 @@ while at <= #ARGV do
                 redis.call('HSET', KEYS[3], id, letter)
                 redis.call('ZADD', KEYS[4], ARGV[at + 9], id)
                 redis.call('HINCRBY', KEYS[5], 'dead_' .. ARGV[at + 8], 1)
+            end
+            record(ARGV[at + 10], ARGV[at + 11])
+            if ARGV[at + 12] ~= '' then
+                redis.call('SET', ARGV[at + 12], ARGV[at + 13], 'EX', ARGV[3])
+            end
+            if ARGV[at + 14] == '1' then
+                redis.call('DEL', ARGV[2] .. id)
+                redis.call('ZREM', KEYS[9], id)
             end
             redis.call('PUBLISH', key, result)
             if channel ~= '' and not string.find(id, '\n', 1, true) then
@@ -88,7 +193,7 @@ while at <= #ARGV do
         if claim ~= '' then
             drop(claim)
         end
-        at = at + 10
+        at = at + 15
     end
     said[#said + 1] = done
 end

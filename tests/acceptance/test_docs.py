@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from modelyard.catalog import Endpoint, Model, Price, Retry
 from modelyard.plan import Accept, Combine
-from modelyard.routes import Experiment, Rollback, Route, Rule, Stage, When
+from modelyard.routes import Cache, Experiment, Rollback, Route, Rule, Stage, When
 from modelyard.settings import Settings
 from producer.cli import app
 from producer.commands import model_command, router_command
@@ -121,7 +121,9 @@ def test_every_setting_is_there_with_its_default() -> None:
     assert documented.keys() == {f"MODELYARD_{name.upper()}" for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         said = documented[f"MODELYARD_{name.upper()}"]
-        if isinstance(field.default, int | float):
+        if isinstance(field.default, bool):
+            assert said == str(field.default).lower(), name
+        elif isinstance(field.default, int | float):
             assert float(said) == field.default, name
         elif field.default is not None:
             assert said == str(field.default)
@@ -136,6 +138,7 @@ def test_every_setting_is_there_with_its_default() -> None:
         ("retry", Retry),
         ("A route", Route),
         ("A rule", Rule),
+        ("cache", Cache),
         ("when", When),
         ("accept", Accept),
         ("combine", Combine),

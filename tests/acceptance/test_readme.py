@@ -38,7 +38,8 @@ RUN = (
     *("modelyard summarize", "modelyard batch run", "modelyard submit", "modelyard result"),
     *("modelyard explain", "modelyard models", "modelyard check", "modelyard health"),
     *("modelyard dead list", "modelyard dead show", "modelyard dead replay"),
-    *("modelyard dead drop", "modelyard dead export"),
+    *("modelyard dead drop", "modelyard dead export", "modelyard inbox list"),
+    *("modelyard experiments", "modelyard feedback", "modelyard ledger", "modelyard replay"),
     *("celery -A modelyard inspect", "celery -A modelyard control", "python examples/"),
     *("cp config/catalog.yaml ", "cat > ", "id=$(modelyard submit", "export MODELYARD_CATALOG="),
 )
@@ -82,6 +83,11 @@ def target_exists(command: str, desk: Desk) -> None:
 def options_are_right(command: str, desk: Desk) -> None:
     """It runs until it is stopped, and other tests start it: its options are read."""
     desk.run(*shlex.split(command, comments=True), "--help")
+
+
+def inbox_command_is_right(command: str, desk: Desk) -> None:
+    """Nothing waits for people here, and test_people.py answers: its options are read."""
+    options_are_right(command.partition(" < ")[0], desk)
 
 
 def starts_and_ends(command: str, desk: Desk) -> None:
@@ -168,6 +174,7 @@ SPECIAL: Sequence[tuple[str, Check]] = (
     (r"modelyard up\b", options_are_right),
     (r"python -m chaos\b", storm_exists),
     (r"modelyard dead show\b", options_are_right),
+    (r"modelyard inbox (show|answer|decline)\b", inbox_command_is_right),
     (r"modelyard worker (router|model)\b", starts_and_ends),
     (r"celery -A (router_worker|model_workers) worker\b", starts_and_ends),
     (r"celery -A modelyard flower\b", options_are_right),

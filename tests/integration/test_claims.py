@@ -26,8 +26,12 @@ from modelyard.claims import (
     Claims,
     End,
     Hop,
+    Join,
+    JoinPoint,
     New,
+    Record,
     Settlement,
+    Spread,
     Want,
     put,
     settle,
@@ -36,9 +40,12 @@ from modelyard.embedded_redis import EmbeddedRedis, unused_port
 from modelyard.names import (
     CANCELLED_KEY,
     COUNTERS_KEY,
+    DECISIONS_KEY,
+    JOIN_KEY_PREFIX,
     RESULT_KEY_PREFIX,
     SUBMITTED_KEY_PREFIX,
     WAKE_KEY_PREFIX,
+    session_key,
 )
 from modelyard.redis_binary import RedisBinary, usable_binaries
 
@@ -369,6 +376,129 @@ def test_a_queue_is_full_too_when_one_behind_it_is(client: FaultyRedis, worker: 
     assert put(client, "batch.requests", [New("d", b"d")], most=2) == [DONE]
 
 
+# -- spreading and joining
+
+
+def spread_of(claim: str, need: int = 3, *, within_ms: int = 60_000, ttl_s: int = 60) -> Spread:
+    """Return a request `a` of three members, who are joined in `model.small`."""
+    members = tuple(("members", b"a%d" % number) for number in (1, 2, 3))
+    return Spread(claim, members, JoinPoint("a", need, 3, within_ms, NEXT, b"a", ttl_s=ttl_s))
+
+
+def members_of(worker: Claims, client: redis.Redis, need: int = 3, **fields: int) -> list[str]:
+    """Spread a request, and return the claims of its members."""
+    put_all(client, b"a")
+    (claimed,) = claim_from(worker)
+    assert worker.settle([spread_of(claimed.claim, need, **fields)]) == [DONE]
+    return [each.claim for each in claim_from(worker, "members")]
+
+
+def test_members_are_joined_once_when_all_have_ended(client: FaultyRedis, worker: Claims) -> None:
+    first, second, third = members_of(worker, client)
+    answered = [Join(first, "a", 1, "one", True), Join(second, "a", 2, "two", True)]
+    assert worker.settle(answered) == [DONE, DONE]
+    assert in_queue(client, NEXT) == []
+    for said in (DONE, DONE, LOST):
+        ended = "other" if said == LOST else "failed"
+        assert worker.settle([Join(third, "a", 3, ended)]) == [said]
+        assert in_queue(client, NEXT) == [b"a"]
+    assert stored(client, [QUEUE, NEXT, "members"]).claims == {}
+
+
+def test_a_quorum_is_enough_and_who_comes_later_is_noted(
+    client: FaultyRedis, worker: Claims
+) -> None:
+    first, second, third = members_of(worker, client, need=2)
+    worker.settle([Join(first, "a", 1, "one", True), Join(second, "a", 2, "failed")])
+    assert in_queue(client, NEXT) == [], "a failure is no answer"
+    worker.settle([Join(third, "a", 3, "three", True)])
+    assert in_queue(client, NEXT) == [b"a"]
+    assert stored(client, [NEXT]).meetings["a"].ended == {1: "one", 2: "failed", 3: "three"}
+
+
+def test_a_member_that_was_taken_over_may_still_end(
+    client: FaultyRedis, worker: Claims, rescuer: Claims
+) -> None:
+    (former, *_) = members_of(worker, client, need=1)
+    taken = {each.message: each.claim for each in rescuer.take_over()}
+    assert worker.settle([Join(former, "a", 1, "paid for", True)]) == [DONE]
+    assert rescuer.settle([Join(taken[b"a1"], "a", 1, "again", True)]) == [LOST]
+    assert in_queue(client, NEXT) == [b"a"]
+
+
+def test_who_lost_a_request_spreads_nothing(
+    client: FaultyRedis, worker: Claims, rescuer: Claims
+) -> None:
+    put_all(client, b"a")
+    (former,) = claim_from(worker)
+    rescuer.take_over()
+    assert worker.settle([spread_of(former.claim)]) == [LOST]
+    assert in_queue(client, "members") == []
+    assert not client.exists(JOIN_KEY_PREFIX + "a")
+
+
+def test_late_members_are_not_waited_for(client: FaultyRedis, worker: Claims) -> None:
+    server_clock = Claims(client)
+    members_of(worker, client, within_ms=60_000)
+    assert server_clock.release_overdue() == 0
+    client.flushall()
+    first, *_ = members_of(worker, client, within_ms=0)
+    worker.settle([Join(first, "a", 1, "one", True)])
+    assert server_clock.release_overdue() == 1
+    assert in_queue(client, NEXT) == [b"a"]
+    assert server_clock.release_overdue() == 0
+    assert client.exists(WAKE_KEY_PREFIX + NEXT)
+
+
+def test_who_is_spread_again_starts_anew(client: FaultyRedis, worker: Claims) -> None:
+    first, *_ = members_of(worker, client, need=1)
+    worker.settle([Join(first, "a", 1, "one", True)])
+    (combiner,) = claim_from(worker, NEXT)
+    assert worker.settle([spread_of(combiner.claim, need=2)]) == [DONE]
+    assert stored(client, [NEXT]).meetings["a"].ended == {}
+    (again, *_) = (each.claim for each in claim_from(worker, "members"))
+    assert worker.settle([Join(again, "a", 1, "one", True)]) == [DONE]
+    assert in_queue(client, NEXT) == [], "one of two"
+
+
+def test_what_is_known_of_members_is_forgotten_in_time(client: FaultyRedis, worker: Claims) -> None:
+    first, *_ = members_of(worker, client, ttl_s=60, within_ms=0)
+    assert 0 < client.ttl(JOIN_KEY_PREFIX + "a") <= 60
+    client.delete(JOIN_KEY_PREFIX + "a")
+    assert Claims(client).release_overdue() == 0
+    assert worker.settle([Join(first, "a", 1, "one", True, entry="e", entries=9)]) == [LOST]
+    assert stored(client, [NEXT]).entries == ["e"]
+
+
+def test_an_end_tells_the_ledger_and_the_session_once(client: FaultyRedis, worker: Claims) -> None:
+    key = session_key("acme", "one")
+    end = replace(end_of("", "a"), entry="e", entries=9, session=key, model="large")
+    assert settle(client, [end, end]) == [DONE, DONE]
+    other = replace(end_of("", "a", "FAILURE"), entry="f", entries=9, session=key, model="small")
+    assert settle(client, [other]) == [LOST]
+    after = stored(client, [])
+    assert (after.entries, after.sessions) == (["e"], {key: "large"})
+    assert 86_000 < client.ttl(key) <= 86_400
+
+
+def test_the_ledger_keeps_about_as_many_as_it_was_told(client: FaultyRedis) -> None:
+    ends = [replace(end_of("", f"id{at}"), entry=str(at), entries=300) for at in range(900)]
+    settle(client, ends)
+    assert 300 <= client.xlen(DECISIONS_KEY) <= 500
+    assert stored(client, []).entries[-1] == "899"
+
+
+def test_what_is_only_recorded_has_no_outcome(
+    client: FaultyRedis, worker: Claims, rescuer: Claims
+) -> None:
+    put_all(client, b"a", b"b")
+    first, second = claim_from(worker)
+    assert worker.settle([Record(first.claim, "e", 9), Record(second.claim, "", 9)]) == [DONE, DONE]
+    assert worker.settle([Record(first.claim, "e", 9)]) == [LOST]
+    after = stored(client, [QUEUE], ["a", "b"])
+    assert (after.entries, after.outcomes, after.claims) == (["e"], {}, {})
+
+
 def test_nothing_to_settle_asks_nothing_of_redis() -> None:
     with redis.Redis(port=unused_port()) as nobody:
         assert settle(nobody, []) == []
@@ -509,8 +639,9 @@ def test_a_full_server_takes_nothing_new_and_work_in_hand_comes_to_its_end(
             Hop(first.claim, NEXT, b"a"),
             end_of(second.claim, "b", "FAILURE"),
             Back(third.claim, QUEUE, b"c"),
+            Join("", "nobody", 1, "one", True),
         ]
-        assert worker.settle(settlements) == [DONE, DONE, DONE]
+        assert worker.settle(settlements) == [DONE, DONE, DONE, LOST]
         claim_from(worker, room=1)
         (taken,) = rescuer.take_over()
         assert taken.message == b"c"
@@ -544,6 +675,9 @@ def test_a_server_that_takes_no_writes_refuses_each_call_as_a_whole(
         "back": lambda: worker.settle([Back(first.claim, QUEUE, b"a")]),
         "end": lambda: worker.settle(ends[1:]),
         "ack": lambda: worker.settle([Ack(first.claim)]),
+        "spread": lambda: worker.settle([spread_of(first.claim)]),
+        "record": lambda: worker.settle([Record(first.claim, "e", 9)]),
+        "overdue": worker.release_overdue,
     }
     before = stored(client, [QUEUE, NEXT], IDS, ["key d"])
     with refusing(client):

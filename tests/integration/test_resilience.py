@@ -186,7 +186,7 @@ def test_a_failover_while_redis_is_away_is_made_when_it_is_back(
     os.kill(server.pid, signal.SIGKILL)
     eventually(lambda: not server.alive)
     gate.open()
-    eventually(lambda: "outcomes wait" in yard.log("small"))
+    eventually(lambda: yard.log("small").count("next model after") == 5)
     server.revive()
 
     assert [handle.result(60).model for handle in handles] == ["large"] * 5

@@ -9,14 +9,20 @@ from hypothesis import strategies as st
 from model_workers.advance import CallNow, Die, NextStep, advance
 from modelyard.catalog import Retry
 from modelyard.errors import FailureKind
-from modelyard.messages import Attempt, Call, DeadReason, Request
-from modelyard.plan import Decision, Plan, Step
+from modelyard.messages import Attempt, Call, DeadReason, Part, Request
+from modelyard.plan import Accept, Decision, Plan, Step
 
 NOW = 1_000.0
 RETRY = Retry(calls=3, base_s=1.0, cap_s=8.0, patience_s=30.0)
 
 
-def call(*models: str, step: int = 0, deadline: float | None = None) -> Call:
+def call(
+    *models: str,
+    step: int = 0,
+    deadline: float | None = None,
+    part: Part = Part.ANSWER,
+    before: Sequence[Attempt] = (),
+) -> Call:
     return Call(
         request=Request.of("hello", deadline=deadline),
         decision=Decision(
@@ -25,9 +31,15 @@ def call(*models: str, step: int = 0, deadline: float | None = None) -> Call:
             why="",
             input_tokens=1,
             decided_at=NOW,
-            plan=Plan(steps=tuple(Step(model=model) for model in models)),
+            plan=Plan(
+                steps=tuple(Step(model=model) for model in models),
+                accept=Accept(judge="judge"),
+                shadow="shadow",
+            ),
         ),
         step=step,
+        part=part,
+        attempts=tuple(before),
     )
 
 
@@ -66,8 +78,23 @@ def test_after_its_last_call_a_model_hands_over_to_the_next() -> None:
 
 
 def test_the_next_model_starts_with_calls_of_its_own() -> None:
-    history = [failed("a", FailureKind.RETRYABLE)] * 3 + [failed("b", FailureKind.RETRYABLE)]
-    assert isinstance(advance(call("a", "b", step=1), history, RETRY, NOW, 0.0), CallNow)
+    before = [failed("a", FailureKind.RETRYABLE)] * 3
+    history = [*before, failed("b", FailureKind.RETRYABLE)]
+    second = call("a", "b", step=1, before=before)
+    assert isinstance(advance(second, history, RETRY, NOW, 0.0), CallNow)
+
+
+def test_a_judge_that_was_asked_before_or_answers_too_starts_anew() -> None:
+    before = [failed("judge", FailureKind.RETRYABLE)] * 3
+    again = call("a", "judge", part=Part.JUDGE, before=before)
+    assert advance(again, before, RETRY, NOW, 0.0) == CallNow()
+
+
+@pytest.mark.parametrize("part", [Part.JUDGE, Part.MEMBER, Part.SHADOW, Part.COMBINE])
+def test_only_who_answers_the_request_has_a_next_model(part: Part) -> None:
+    history = [failed("a", FailureKind.PERMANENT)]
+    move = advance(call("a", "b", part=part), history, RETRY, NOW, 0.0)
+    assert isinstance(move, Die)
 
 
 @pytest.mark.parametrize("kind", [FailureKind.PERMANENT, FailureKind.TOO_LONG, FailureKind.REFUSED])
@@ -138,7 +165,7 @@ def test_every_history_ends_within_the_calls_that_are_allowed(
             break
         if isinstance(move, NextStep):
             assert move.step == current.step + 1
-            current = current.model_copy(update={"step": move.step})
+            current = current.model_copy(update={"step": move.step, "attempts": tuple(attempts)})
             continue
         now += move.wait_s
         attempts.append(failed(current.model, data.draw(kinds)))

@@ -36,6 +36,9 @@ class FakeClaims:
     def settle(self, settlements: Any) -> list[int]:
         return [1 for _ in settlements]
 
+    def release_overdue(self) -> int:
+        return 0
+
     def take_over(self, most: int) -> list[Claimed]:
         self.taken_over += 1
         return [Claimed("me:1", "requests", b"{}")]

@@ -180,6 +180,13 @@ class TestWindow:
         assert candidates(small_and_large(code), "default", ()) == ("small", "large")
         assert candidates(small_and_large(code), "default", ("large",)) == ("large",)
 
+    def test_where_a_classifier_decides_a_text_may_go_to_any_intent(self) -> None:
+        catalog = small_and_large(otherwise=("large",))
+        route = Route(classifier="builtin", intents={"code": ("small",)}, otherwise=("large",))
+        found = window(catalog.model_copy(update={"routes": {"default": route}}), "default")
+        assert found.safe_tokens == 100
+        assert not found.takes("any", 900)
+
     @given(st.data())
     def test_what_it_takes_the_router_takes(self, data: st.DataObject) -> None:
         some = st.sampled_from([("small",), ("large",), ("small", "large")])
@@ -194,6 +201,7 @@ class TestWindow:
                     lambda when, names: Rule(when=when, intent="x", models=names), conditions, some
                 ),
                 max_size=4,
+                unique_by=lambda rule: rule.when.model_dump_json(),
             )
         )
         catalog = small_and_large(*rules, otherwise=data.draw(some))

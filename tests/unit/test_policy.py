@@ -322,3 +322,43 @@ def test_a_classifier_and_its_catalog_agree_on_what_is_needed() -> None:
     ):
         with pytest.raises(ValueError, match=r"needs|need|belongs|never comes"):
             Route.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("route", "problem"),
+    [
+        (
+            {
+                "otherwise": {
+                    "models": ["cheap", "dear"],
+                    "strategy": "cascade",
+                    "accept": {"judge": "support"},
+                }
+            },
+            "people can't be a judge",
+        ),
+        (
+            {"otherwise": {"models": ["cheap", "support"], "strategy": "ensemble"}},
+            "people can't be one of an ensemble",
+        ),
+        (
+            {
+                "otherwise": ["cheap"],
+                "experiments": [
+                    {"name": "s", "kind": "shadow", "of": "cheap", "to": "support", "percent": 1}
+                ],
+            },
+            "people can't be a shadow",
+        ),
+    ],
+)
+def test_people_are_asked_for_answers_only(route: Mapping[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        catalog(route)
+
+
+def test_an_experiment_belongs_to_one_route() -> None:
+    trial = {"name": "try", "of": "cheap", "to": "dear", "percent": 1}
+    one = {"otherwise": ["cheap"], "experiments": [trial]}
+    with pytest.raises(ValueError, match="both have an experiment 'try'"):
+        catalog(one, other=one)

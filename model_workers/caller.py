@@ -1,0 +1,163 @@
+"""Calling one model until it answers or nothing is left to try here: `Caller` does as told."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from model_workers.advance import CallNow, Die, NextStep, advance
+from model_workers.lines import Lines
+from model_workers.providers.base import Completion
+from modelyard.catalog import Catalog, Model, Retry
+from modelyard.errors import FailureKind, ModelyardError, ProviderError
+from modelyard.holdings import confirm, fresh, ledger, made_here
+from modelyard.messages import Attempt, Call, Request
+from modelyard.redis_errors import passes
+
+logger = logging.getLogger("modelyard.calls")
+
+FIRST_WAIT_S = 0.1
+LAST_WAIT_S = 5.0
+
+T = TypeVar("T")
+
+
+class TakenOver(Exception):
+    """Another worker has the message: what would be paid for here is paid for there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A model answered. `attempts` starts with those that the call came with."""
+
+    model: Model
+    attempts: tuple[Attempt, ...]
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It did not, and `move` is what follows. `attempts` as above."""
+
+    attempts: tuple[Attempt, ...]
+    move: NextStep | Die
+
+
+class Caller:
+    """Calls the models of a catalog. Lives on one event loop."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self._random = random.Random()  # noqa: S311 - spreads retries, keeps no secret
+
+    async def call(
+        self, catalog: Catalog, id: str, claim: str, call: Call, request: Request
+    ) -> Answered | Failed:
+        """Send `request` to the model whose turn it is, as often as `advance` says.
+
+        Raises `TakenOver` if the claim is lost before a call.
+        """
+        attempts = call.attempts
+        try:
+            model = callable_model(catalog, call.model)
+        except ModelyardError as error:
+            attempts = (*attempts, not_called(call, str(error), time.time()))
+            move = advance(call, attempts, Retry(), time.time(), 0.0)
+            assert not isinstance(move, CallNow)
+            return Failed(attempts, move)
+        while True:
+            move = advance(call, attempts, model.retry, time.time(), self._random.random())
+            if not isinstance(move, CallNow):
+                return Failed(attempts, move)
+            if move.wait_s:
+                await asyncio.sleep(move.wait_s)
+            if not await still_ours(claim):
+                raise TakenOver
+            attempt, completion = await self._attempt(id, model, request)
+            attempts = (*attempts, attempt)
+            if completion is not None:
+                return Answered(model, attempts, completion)
+
+    async def _attempt(
+        self, id: str, model: Model, request: Request
+    ) -> tuple[Attempt, Completion | None]:
+        """Call one endpoint once and return what came of it."""
+        started_at, started = time.time(), time.monotonic()
+        completion, failed, endpoint = None, None, "none"
+        try:
+            line = self._lines.next_line(model)
+            endpoint = line.label
+            completion = await line.provider.complete(request, request_id=id)
+        except ProviderError as error:
+            failed = error
+        except Exception as error:
+            # A provider's bug is its endpoint's failure, not the request's end.
+            logger.exception("provider of %s failed in an unforeseen way", model.name)
+            failed = ProviderError(FailureKind.PERMANENT, f"{type(error).__name__} in the provider")
+        return (
+            Attempt(
+                model=model.name,
+                endpoint=endpoint,
+                started_at=started_at,
+                duration_ms=round(1000 * (time.monotonic() - started), 3),
+                kind=failed.kind if failed else None,
+                status=failed.status if failed else None,
+                message=str(failed) if failed else "",
+                retry_after_s=failed.retry_after_s if failed else None,
+            ),
+            completion,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._lines.aclose()
+
+
+async def still_ours(claim: str) -> bool:
+    """Return whether a call may be paid for: nobody took the message over while this one slept.
+
+    A message without a claim came from no broker, and is nobody else's; a child of a worker's
+    process knows nothing of claims. While Redis is away a worker that slept waits: it can't know.
+    """
+    if not claim or not made_here(claim):
+        return True
+    if not fresh():
+        await persist(confirm)
+    return ledger.holds(claim)
+
+
+async def persist(act: Callable[..., T], *args: Any) -> T:
+    """Return `act(*args)`, run in a thread and again until Redis is there and takes it."""
+    wait_s = FIRST_WAIT_S
+    while True:
+        try:
+            return await asyncio.to_thread(act, *args)
+        except Exception as error:
+            if not passes(error):
+                raise
+            logger.warning("Redis is away or refuses, again in %.1f s: %s", wait_s, error)
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, LAST_WAIT_S)
+
+
+def callable_model(catalog: Catalog, name: str) -> Model:
+    """Return the model. Raises `ModelyardError` if this worker does not know it or its key."""
+    model = catalog.model(name)
+    if model.disabled is not None:
+        raise ModelyardError(f"model {name!r} can't be called by this worker: {model.disabled}")
+    return model
+
+
+def not_called(call: Call, message: str, now: float) -> Attempt:
+    """Return the attempt at a model that this worker can't call at all."""
+    return Attempt(
+        model=call.model,
+        endpoint="none",
+        started_at=now,
+        duration_ms=0.0,
+        kind=FailureKind.PERMANENT,
+        message=message,
+    )

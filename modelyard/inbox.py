@@ -1,0 +1,196 @@
+"""The inbox: requests that wait for people, who answer or decline them.
+
+A model of provider `people` has a queue like any other, and no worker. What waits there is claimed
+for the moment of its end, like a message in a worker's hands: whoever dies in that moment leaves a
+claim that is taken over, and the request waits again.
+
+All methods raise `redis.RedisError`, and each of them can be called again after an error.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import redis
+
+from modelyard.claims import DONE, LEASE_S, Ack, settle
+from modelyard.errors import InvalidRequest, ModelyardError
+from modelyard.inbox_endings import Ending, Endings
+from modelyard.inbox_item import Item, read_item, told
+from modelyard.messages import check_encodable
+from modelyard.names import (
+    CANCELLED_KEY,
+    CLAIMS_KEY,
+    LEASES_KEY,
+    RESULT_KEY_PREFIX,
+    model_queue,
+)
+from modelyard.outcome import Outcome, read_outcome
+from modelyard.scripts import Script
+from modelyard.settings import Settings
+
+PAGE: Final = 50
+"""So many messages are read at once: each may have megabytes."""
+LOOKS: Final = 3
+"""How often the inbox is searched while it changes."""
+PERSON: Final = "person"
+
+CLAIM = Script("inbox_claim")
+
+
+class NotWaiting(ModelyardError):
+    """Nothing waits under this id that a person can answer (any more); the message says why."""
+
+
+class Inbox:
+    """What waits for the people of `models`. `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        models: Sequence[str],
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._clock = clock
+        self.models = tuple(models)
+        # Who is urgent comes first, whichever model it waits for.
+        self._queues = [
+            model_queue(model, batch=batch) for batch in (False, True) for model in self.models
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many requests wait for each model's people, in both lanes."""
+        lengths = dict(zip(self._queues, self._lengths(), strict=True))
+        return {
+            model: sum(lengths[model_queue(model, batch=batch)] for batch in (False, True))
+            for model in self.models
+        }
+
+    def waiting(self, limit: int | None = None) -> list[Item]:
+        """Return what waits, at most `limit`, by lane, model and age.
+
+        What has expired or was cancelled is among it, until somebody tries to answer it.
+        """
+        found: list[Item] = []
+        for queue, message in self._messages():
+            if limit is not None and len(found) >= limit:
+                break
+            found.append(read_item(queue, message))
+        outcomes = self._outcomes([item.request_id for item in found])
+        return [
+            replace(item, outcome=outcome) for item, outcome in zip(found, outcomes, strict=True)
+        ]
+
+    def find(self, id: str) -> Item:
+        """Return the item of this id. Raises `NotWaiting`."""
+        for _ in range(LOOKS):
+            before = self._lengths()
+            for queue, message in self._messages():
+                # An id beyond ASCII may be written in more than one way.
+                if id.isascii() and id.encode() not in message:
+                    continue
+                item = read_item(queue, message)
+                if item.id == id:
+                    return replace(item, outcome=self._outcomes([item.request_id])[0])
+            if self._lengths() == before:
+                break
+        (outcome,) = self._outcomes([id])
+        if outcome is not None:
+            raise NotWaiting(told(id, outcome))
+        raise NotWaiting(
+            f"request {id} is not in the inbox: it is with the router, with a model or with "
+            "somebody who answers it just now, or was never heard of"
+        )
+
+    def answer(self, id: str, text: str, by: str = PERSON) -> Item:
+        """End the request with a person's answer, and return what it was.
+
+        The client that waits gets it at once. Raises `NotWaiting` if it has an outcome, has
+        expired, or somebody else is faster, and `InvalidRequest` for a text that says nothing.
+        """
+        check_text("the answer", text)
+        check_text("the name", by)
+        return self._end(id, lambda endings: endings.answered(text, by))
+
+    def decline(self, id: str, why: str, by: str = PERSON) -> Item:
+        """End the request as a dead letter (`refused`), and return what it was.
+
+        Raises as `answer` does.
+        """
+        check_text("the reason", why)
+        check_text("the name", by)
+        return self._end(id, lambda endings: endings.declined(why, by))
+
+    def _end(self, id: str, end: Callable[[Endings], Ending]) -> Item:
+        """Claim an item and end it; one that can't be answered, as what it is."""
+        item, now = self.find(id), self._clock()
+        claim = f"inbox:{uuid.uuid4().hex}"
+        said = CLAIM(
+            self._client,
+            [item.queue, CLAIMS_KEY, LEASES_KEY],
+            ["", round(1000 * LEASE_S), claim, item.message],
+        )
+        if said != DONE:
+            raise NotWaiting(f"request {id}: somebody else has just taken it")
+        endings = Endings(item, claim, now, self._settings)
+        match item.state(now):
+            case "waiting":
+                if settle(self._client, [end(endings)]) != [DONE]:
+                    (outcome,) = self._outcomes([item.request_id])
+                    raise NotWaiting(told(id, outcome))
+                return item
+            case "expired":
+                settle(self._client, [endings.expired()])
+                raise NotWaiting(f"request {id} has expired: it is a dead letter now")
+            case "unreadable":
+                settle(self._client, [endings.unreadable()])
+                raise NotWaiting(f"request {id} can't be read: it is a dead letter now")
+            case _:
+                settle(self._client, [Ack(claim)])
+                self._client.zrem(CANCELLED_KEY, id)  # as a worker does that meets it
+                raise NotWaiting(told(id, item.outcome))
+
+    def _lengths(self) -> list[int]:
+        """Return how long the queues are."""
+        with self._client.pipeline(transaction=False) as commands:
+            for queue in self._queues:
+                commands.llen(queue)
+            lengths: list[int] = commands.execute()
+        return lengths
+
+    def _messages(self) -> Iterator[tuple[str, bytes]]:
+        """Yield each queue's messages, oldest first; those that come meanwhile may be left out."""
+        for queue in self._queues:
+            end = -1
+            while True:
+                page: list[Any] = self._client.lrange(queue, end - PAGE + 1, end)
+                if not page:
+                    break
+                yield from ((queue, message) for message in reversed(page))
+                end -= PAGE
+
+    def _outcomes(self, ids: Sequence[str]) -> list[Outcome | None]:
+        """Return what these requests have come to already."""
+        if not ids:
+            return []
+        stored = self._client.mget([RESULT_KEY_PREFIX + id for id in ids])
+        return [
+            None if raw is None else read_outcome(raw, id)
+            for id, raw in zip(ids, stored, strict=True)
+        ]
+
+
+def check_text(what: str, text: str) -> None:
+    """Raise `InvalidRequest` if a text is empty, or can't travel."""
+    if not text.strip():
+        raise InvalidRequest(f"{what} has no text")
+    try:
+        check_encodable(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{what} can't be sent: {error}") from error

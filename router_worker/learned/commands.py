@@ -1,0 +1,219 @@
+"""What `modelyard train` and `modelyard evaluate` do: data files in, a model or a report out."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from modelyard.errors import ModelyardError
+from router_worker.learned import evaluate_intents, evaluate_quality
+from router_worker.learned.evaluate_quality import Judged
+from router_worker.learned.intents import PART as INTENTS
+from router_worker.learned.intents import IntentClassifier
+from router_worker.learned.model_file import Model, load_model, save_model
+from router_worker.learned.part import Part
+from router_worker.learned.quality import QualityPredictor
+from router_worker.learned.rows import IntentRow, PairRow, Row, ScoresRow, read_rows
+from router_worker.learned.train_intents import OUT_OF_SCOPE, train_intents
+from router_worker.learned.train_quality import train_quality
+from router_worker.shelf import BUILTIN_FOLDER
+
+QUALITY: Final = "quality"
+"""The name of the predictor's part in a model folder."""
+
+BUILTIN: Final = "builtin"
+
+TIMED: Final = 2_000
+WARM_UP: Final = 100
+"""Decisions that are timed, and those before them that are not."""
+
+
+def train(paths: Sequence[Path], folder: Path, *, seed: int = 0) -> dict[str, Any]:
+    """Train what the rows are for, put it into `folder`, and return what came of it.
+
+    A folder that has a model keeps the parts that the rows say nothing of. Raises
+    `ModelyardError`.
+    """
+    intents, quality = sorted_out(paths)
+    parts = dict(kept_parts(folder))
+    told: dict[str, Any] = {"model": str(folder), "seed": seed}
+    if intents:
+        pairs = [(row.text, row.intent) for row in intents]
+        trained = train_intents(pairs, seed=seed)
+        parts[INTENTS] = trained.part
+        told[INTENTS] = {
+            "rows": len(intents),
+            "intents": len(trained.classifier.labels),
+            "accuracy": trained.accuracy,
+            "accuracy_interval": [trained.accuracy_low, trained.accuracy_high],
+            "in_scope_kept_right": trained.kept_right,
+            "oos_recall": trained.recall,
+        }
+    if quality:
+        predictor = train_quality(quality, seed=seed)
+        parts[QUALITY] = Part(*predictor.to_part())
+        told[QUALITY] = {"rows": len(quality), "models": list(predictor.models)}
+    save_model(folder, parts)
+    told["model_bytes"] = size_of(folder)
+    return told
+
+
+def kept_parts(folder: Path) -> Mapping[str, Part]:
+    """Return the parts of the model that is in a folder, if one is."""
+    return load_model(folder).parts if (folder / "model.json").exists() else {}
+
+
+def evaluate(
+    paths: Sequence[Path],
+    model: str | None = None,
+    *,
+    seed: int = 0,
+    pair: tuple[str, str] | None = None,
+    prices: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Return what a model is worth on the rows, as JSON.
+
+    `model` is a folder, or `builtin`. Without it the rows are cross-validated: each is judged by
+    a model that was trained on others; but rows of the built-in model's own intents are judged by
+    that. Raises `ModelyardError`.
+    """
+    intents, quality = sorted_out(paths)
+    if intents and quality:
+        raise ModelyardError("evaluate rows of one kind at a time: intents, or scores of models")
+    rng = np.random.default_rng(seed)
+    if intents:
+        return intents_report(intents, model, rng, seed)
+    return quality_report(quality, model, rng, seed, pair, prices)
+
+
+def intents_report(
+    rows: Sequence[IntentRow], model: str | None, rng: np.random.Generator, seed: int
+) -> dict[str, Any]:
+    """Return the report of an intent classifier."""
+    if model is None and knows(builtin(), rows):
+        model = BUILTIN
+    if model is None:
+        guesses, classify = evaluate_intents.cross_validated(rows, seed=seed)
+        pairs = [(row.text, row.intent) for row in rows]
+        size = size_when_saved({INTENTS: train_intents(pairs, folds=2, seed=seed).part})
+    else:
+        folder = folder_of(model)
+        classify = IntentClassifier.of(load_model(folder)).classify
+        guesses, size = [classify(row.text) for row in rows], size_of(folder)
+    return {
+        **head("intents", rows, model, evaluate_intents.FOLDS),
+        **dict.fromkeys(("apgr", "cpt50", "cpt80")),
+        **evaluate_intents.report(rows, guesses, rng),
+        "decision_ms": timed(classify, [row.text for row in rows]),
+        "model_bytes": size,
+    }
+
+
+def quality_report(
+    rows: Sequence[PairRow | ScoresRow],
+    model: str | None,
+    rng: np.random.Generator,
+    seed: int,
+    pair: tuple[str, str] | None,
+    prices: Mapping[str, float] | None,
+) -> dict[str, Any]:
+    """Return the report of a quality predictor."""
+    found: Judged
+    if model is None:
+        found = evaluate_quality.cross_validated(rows, seed=seed)
+        size = size_when_saved({QUALITY: Part(*train_quality(rows, seed=seed).to_part())})
+    else:
+        folder = folder_of(model)
+        found = evaluate_quality.judged(rows, predictor_of(load_model(folder)).predict)
+        size = size_of(folder)
+    return {
+        **head(QUALITY, rows, model, evaluate_quality.FOLDS),
+        **dict.fromkeys(("accuracy", "macro_f1", "in_scope_kept_right", "oos_recall")),
+        **evaluate_quality.report(found, rng, pair=pair, prices=prices),
+        "decision_ms": timed(found.predict, found.prompts),
+        "model_bytes": size,
+    }
+
+
+def head(kind: str, rows: Sequence[Row], model: str | None, folds: int) -> dict[str, Any]:
+    """Return what a report begins with: what was measured, and how."""
+    how = f"cross-validated in {folds} folds" if model is None else f"by the model {model}"
+    return {"kind": kind, "rows": len(rows), "how": how}
+
+
+def sorted_out(
+    paths: Sequence[Path],
+) -> tuple[list[IntentRow], list[PairRow | ScoresRow]]:
+    """Return the rows of all files: those about intents, and those about models."""
+    intents: list[IntentRow] = []
+    quality: list[PairRow | ScoresRow] = []
+    for path in paths:
+        for row in read_rows(path):
+            if isinstance(row, IntentRow):
+                intents.append(row)
+            else:
+                quality.append(row)
+    if not intents and not quality:
+        raise ModelyardError("no data: give at least one file of JSON lines")
+    return intents, quality
+
+
+def folder_of(model: str) -> Path:
+    """Return where a model lies: `builtin` is the one of the package."""
+    return BUILTIN_FOLDER if model == BUILTIN else Path(model)
+
+
+def builtin() -> IntentClassifier | None:
+    """Return the classifier that comes with modelyard, if it is there."""
+    if not (BUILTIN_FOLDER / "model.json").exists():
+        return None
+    return IntentClassifier.load(BUILTIN_FOLDER)
+
+
+def knows(classifier: IntentClassifier | None, rows: Sequence[IntentRow]) -> bool:
+    """Return whether all intents of the rows are the classifier's."""
+    if classifier is None:
+        return False
+    return {row.intent for row in rows} <= {*classifier.labels, OUT_OF_SCOPE}
+
+
+def predictor_of(model: Model) -> QualityPredictor:
+    """Return the predictor of a model. Raises `ModelFileError` if it has none."""
+    part = model.part(QUALITY)
+    try:
+        return QualityPredictor.from_part(part.meta, part.arrays)
+    except ValueError as error:
+        raise part.error(str(error)) from error
+
+
+def timed(decide: Callable[[str], object], texts: Sequence[str]) -> dict[str, float]:
+    """Return how long single decisions take, in milliseconds, on one thread."""
+    some = [texts[number % len(texts)] for number in range(min(TIMED, max(len(texts), 200)))]
+    for text in some[:WARM_UP]:
+        decide(text)
+    took = []
+    for text in some:
+        started = time.perf_counter_ns()
+        decide(text)
+        took.append((time.perf_counter_ns() - started) / 1e6)
+    p50, p99 = np.quantile(took, (0.5, 0.99))
+    return {"p50": round(float(p50), 4), "p99": round(float(p99), 4)}
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of a model folder."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def size_when_saved(parts: Mapping[str, Part]) -> int:
+    """Return the bytes that a model takes on disk."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        save_model(folder, parts)
+        return size_of(folder)
+    finally:
+        shutil.rmtree(folder)

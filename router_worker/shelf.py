@@ -1,0 +1,232 @@
+"""The shelf: the learned models that a catalog's routes name, read from their folders.
+
+A folder is read at the start, and again when its files changed: the next batch is decided by the
+new model, without a restart. One that is missing, damaged or foreign changes nothing: the model
+from before stays in use, and where there was none, rules carry on.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from modelyard.catalog import Catalog, suggestion
+from modelyard.messages import Request
+from modelyard.routes import BUILTIN, Cache, Route
+from router_worker.cache import Cache as Kept
+from router_worker.cache import normal
+from router_worker.features import features
+from router_worker.knowledge import Guess, Knowledge, Seen
+from router_worker.learned.intents import IntentClassifier
+from router_worker.learned.model_file import Model
+from router_worker.learned.quality import QualityPredictor
+from router_worker.oracle import (
+    Oracle,
+    OracleClassifier,
+    OraclePredictor,
+    check_guess,
+    check_predictions,
+)
+from router_worker.place import Place
+from router_worker.shared import Shared
+from router_worker.similar import Similar
+
+logger = logging.getLogger("modelyard.router")
+
+BUILTIN_FOLDER: Final = Path(__file__).parent / "models" / "builtin"
+LOOK_EVERY_S: Final = 1.0
+"""How often it is looked whether a folder changed."""
+
+MOST_TOLD: Final = 20
+"""A longer list of names is no hint."""
+
+
+class Shelf:
+    """The models of a catalog, whose paths are seen from the folder `base`.
+
+    Nothing is read before `knowledge` is asked for. `shared` gives the guesses of all routers, used
+    where a route says so. `clock` is in seconds. Not for threads.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        catalog: Catalog,
+        *,
+        builtin: Path = BUILTIN_FOLDER,
+        shared: Callable[[], Shared] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._looked = -math.inf
+        self._knowledge = Knowledge()
+        self._caches = caches(catalog, lambda route: route.classifier)
+        sharing = any(cache.shared for cache in self._caches.values())
+        self._shared = shared() if shared is not None and sharing else None
+        self.classifiers: dict[str, Place[Guess]] = {}
+        for name, cache in self._caches.items():
+            folder = builtin if name == BUILTIN else base / Path(name).expanduser()
+            what = f"classifier {name!r}"
+            read = partial(self._classifier, name, what, cache)
+            self.classifiers[name] = Place(what, folder, read)
+        self.predictors: dict[str, Place[Mapping[str, float]]] = {}
+        for name, cache in caches(catalog, lambda route: route.predictor).items():
+            what = f"predictor {name!r}"
+            read_it = partial(self._predictor, what, cache)
+            self.predictors[name] = Place(what, base / Path(name).expanduser(), read_it)
+
+    @property
+    def failures(self) -> int:
+        """How often models failed to answer."""
+        return sum(place.failures for place in self._places)
+
+    @property
+    def is_sharing(self) -> bool:
+        """Whether `ahead` and `share` do anything."""
+        return self._shared is not None
+
+    def knowledge(self, seen: Seen | None = None) -> Knowledge:
+        """Return the models in use, with what was seen. Changed folders are read now and then."""
+        now = self._clock()
+        if now - self._looked >= LOOK_EVERY_S:
+            self._looked = now
+            self._look()
+        return self._knowledge if seen is None else self._knowledge.having(seen)
+
+    def ahead(self, payloads: Iterable[Any]) -> None:
+        """Learn what other routers found out about these requests, where it is shared.
+
+        `payloads` are requests as JSON; what is none is passed over. One question to Redis for each
+        classifier, and none for what is known here.
+        """
+        if self._shared is None:
+            return
+        unknown: dict[str, set[str]] = {}
+        for payload in payloads:
+            found = self._unknown(payload)
+            if found is not None:
+                unknown.setdefault(found[0], set()).add(found[1])
+        for name, texts in unknown.items():
+            loaded = self.classifiers[name].loaded
+            if loaded is not None:
+                for text, guess in self._shared.read(loaded.version, sorted(texts)).items():
+                    loaded.oracle.cache.put(text, guess)
+
+    def share(self) -> None:
+        """Tell other routers what was found out since the last time, where it is shared."""
+        if self._shared is None:
+            return
+        for name, place in self.classifiers.items():
+            if place.loaded is not None and place.loaded.oracle.news:
+                news, place.loaded.oracle.news = place.loaded.oracle.news, {}
+                self._shared.write(place.loaded.version, news, self._caches[name].ttl_s)
+
+    def report(self) -> dict[str, Any]:
+        """Return how each model is, as JSON."""
+        return {
+            "classifiers": {name: place.report() for name, place in self.classifiers.items()},
+            "predictors": {name: place.report() for name, place in self.predictors.items()},
+        }
+
+    @property
+    def _places(self) -> tuple[Place[Any], ...]:
+        return (*self.classifiers.values(), *self.predictors.values())
+
+    def _look(self) -> None:
+        for place in self._places:
+            place.look()
+        self._knowledge = Knowledge(
+            classifiers={
+                name: OracleClassifier(place.loaded.oracle)
+                for name, place in self.classifiers.items()
+                if place.loaded is not None
+            },
+            predictors={
+                name: OraclePredictor(place.loaded.oracle)
+                for name, place in self.predictors.items()
+                if place.loaded is not None
+            },
+        )
+
+    def _unknown(self, payload: Any) -> tuple[str, str] | None:
+        """Return which classifier others may have asked what, if it is not known here."""
+        try:
+            request = Request.decode(payload)
+        except (ValueError, TypeError):
+            return None  # it will be refused, with the reason, when its turn comes
+        route = self._catalog.routes.get(request.route)
+        if route is None or route.classifier is None or request.models:
+            return None
+        loaded = self.classifiers[route.classifier].loaded
+        if loaded is None or not self._caches[route.classifier].shared:
+            return None
+        text = normal(features(request).text)
+        return None if text in loaded.oracle.cache else (route.classifier, text)
+
+    def _classifier(self, name: str, what: str, cache: Cache, model: Model) -> Oracle[Guess]:
+        classifier = IntentClassifier.of(model)
+        for route_name, route in self._catalog.routes.items():
+            told = strangers(route_name, route, classifier.labels)
+            if route.classifier == name and told is not None:
+                logger.warning("%s", told)
+        return Oracle(
+            what,
+            classifier.classify,
+            check_guess,
+            cache=Kept(cache.entries),
+            similar=None if cache.similar is None else Similar(cache.similar),
+            tell=self._shared is not None and cache.shared,
+            clock=self._clock,
+        )
+
+    def _predictor(self, what: str, cache: Cache, model: Model) -> Oracle[Mapping[str, float]]:
+        part = model.part("quality")
+        try:
+            predictor = QualityPredictor.from_part(part.meta, part.arrays)
+        except ValueError as error:
+            raise part.error(str(error)) from error
+        kept: Kept[Mapping[str, float]] = Kept(cache.entries)
+        # It goes by capitals and by the lengths of lines: each text stands for itself.
+        return Oracle(
+            what, predictor.predict, check_predictions, form=str, cache=kept, clock=self._clock
+        )
+
+
+def caches(catalog: Catalog, name_in: Callable[[Route], str | None]) -> dict[str, Cache]:
+    """Return for each model that routes name what may be remembered of it."""
+    wishes: dict[str, list[Cache]] = {}
+    for route in catalog.routes.values():
+        name = name_in(route)
+        if name is not None:
+            wishes.setdefault(name, []).append(route.cache)
+    return {name: strictest(each) for name, each in wishes.items()}
+
+
+def strictest(wishes: Iterable[Cache]) -> Cache:
+    """Return to what all routes with one model can agree.
+
+    Similar to one of them is similar to all; but room and sharing change nothing for the others.
+    """
+    agreed, *others = wishes
+    for wish in others:
+        both = agreed.similar is not None and wish.similar is not None
+        agreed = Cache(
+            entries=max(agreed.entries, wish.entries),
+            similar=max(agreed.similar or 0.0, wish.similar or 0.0) if both else None,
+            shared=agreed.shared or wish.shared,
+            ttl_s=min(agreed.ttl_s, wish.ttl_s),
+        )
+    return agreed
+
+
+def strangers(name: str, route: Route, labels: Sequence[str]) -> str | None:
+    """Return what to say where a route has places for intents that its classifier does not know."""
+    unknown = [intent for intent in route.intents if intent not in labels]
+    if not unknown:
+        return None
+    near = suggestion(unknown[0], labels) if len(labels) <= MOST_TOLD else ""
+    return f"route {name!r}: its classifier knows no intent {', '.join(map(repr, unknown))}{near}"

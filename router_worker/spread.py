@@ -1,0 +1,103 @@
+"""One request on several queues: an ensemble's members and where they are joined, and shadows."""
+
+from modelyard.claims import JoinPoint, Spread
+from modelyard.messages import Call, Lane, Part
+from modelyard.names import CALL_TASK, member_id, model_queue, route_event_id, shadow_id
+from modelyard.plan import Combine, Strategy
+from modelyard.publish import envelope
+
+LEAST_MS = 1
+"""A join that is late already goes on at the next sweep."""
+
+
+def is_spread(call: Call) -> bool:
+    """Return whether more than one model is called at once."""
+    plan = call.decision.plan
+    return plan.shadow is not None or plan.strategy is Strategy.ENSEMBLE
+
+
+def spread(
+    claim: str,
+    id: str,
+    call: Call,
+    *,
+    words: str,
+    reply_to: str,
+    redelivered: bool,
+    ttl_s: int,
+    now: float,
+) -> Spread:
+    """Return where the parts of a request go. `now` is in seconds since the epoch."""
+    plan, join = call.decision.plan, None
+    if plan.strategy is Strategy.ENSEMBLE:
+        parts = [
+            (
+                member_id(id, number),
+                call.model_copy(update={"part": Part.MEMBER, "step": number - 1, "origin": id}),
+            )
+            for number in range(1, len(plan.steps) + 1)
+        ]
+        combiner = call.model_copy(update={"part": Part.COMBINE})
+        join = join_point(
+            id,
+            combiner,
+            message(id, combiner, words, reply_to, route_event_id(id), redelivered)[1],
+            ttl_s=ttl_s,
+            now=now,
+        )
+    else:
+        parts = [(id, call)]
+    if plan.shadow is not None:
+        parts.append((shadow_id(id), call.model_copy(update={"part": Part.SHADOW, "origin": id})))
+    # A part's own row in Flower hangs on the request's, and the request's on the router's.
+    messages = tuple(
+        message(
+            part_id,
+            part,
+            words,
+            reply_to if part_id == id else "",
+            route_event_id(id) if part_id == id else id,
+            redelivered,
+        )
+        for part_id, part in parts
+    )
+    return Spread(claim, messages, join)
+
+
+def message(
+    id: str, call: Call, words: str, reply_to: str, parent_id: str, redelivered: bool
+) -> tuple[str, str]:
+    """Return the queue of a call's model, and its message."""
+    queue = model_queue(call.model, batch=call.request.lane is Lane.BATCH)
+    sent = envelope(
+        task=CALL_TASK,
+        id=id,
+        payload=call.model_dump_json(exclude_defaults=True),
+        queue=queue,
+        summary=words if call.part is Part.ANSWER else f"{call.part}, {words}",
+        reply_to=reply_to,
+        parent_id=parent_id,
+        shadow=queue,
+        redelivered=redelivered,
+    )
+    return queue, sent
+
+
+def join_point(id: str, combiner: Call, sent: str, *, ttl_s: int, now: float) -> JoinPoint:
+    """Return where the members meet, and until when they are waited for."""
+    plan = combiner.decision.plan
+    combine = plan.combine or Combine()
+    wait_s, deadline = combine.deadline_s, combiner.request.deadline
+    if deadline is not None:
+        wait_s = min(wait_s, deadline - now)
+    return JoinPoint(
+        id=id,
+        need=min(combine.quorum or len(plan.steps), len(plan.steps)),
+        members=len(plan.steps),
+        within_ms=max(LEAST_MS, round(1000 * wait_s)),
+        queue=model_queue(combiner.model, batch=combiner.request.lane is Lane.BATCH),
+        message=sent,
+        # Without a judge, any worker can combine: one that answers lives.
+        anywhere=combine.how != "best",
+        ttl_s=ttl_s,
+    )

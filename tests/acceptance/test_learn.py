@@ -1,0 +1,184 @@
+"""`modelyard train` and `modelyard evaluate`, as one uses them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.decision_ledger import Entry
+from producer.learn import lessons
+
+SUBJECTS = {
+    "billing": "invoice refund charge card payment price fee receipt".split(),
+    "shipping": "parcel courier delivery address tracking package late warehouse".split(),
+    "account": "password login email profile username reset locked sign".split(),
+}
+
+
+def modelyard(*arguments: object, code: int = 0) -> str:
+    run = subprocess.run(
+        [sys.executable, "-m", "producer", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert run.returncode == code, run.stderr + run.stdout
+    return run.stdout if code == 0 else run.stderr
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def intents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [
+        {"text": f"please help with my {one} and the {two}", "intent": intent}
+        for intent, words in SUBJECTS.items()
+        for one in words
+        for two in words
+        if one != two
+    ]
+    rows += [{"text": f"what is the weather in town {n}", "intent": "oos"} for n in range(12)]
+    return write(tmp_path_factory.mktemp("data") / "intents.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [
+        {"prompt": f"add {n} and {n + 1}" + " carefully" * (n % 7), "weak": int(n % 3 > 0), "strong": 1}
+        for n in range(90)
+    ] + [
+        {"prompt": f"prove lemma {n} of the theorem", "weak": int(n % 9 == 0), "strong": int(n % 5 > 0)}
+        for n in range(90)
+    ]  # fmt: skip
+    return write(tmp_path_factory.mktemp("data") / "pairs.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def model(intents: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "mine"
+    said = json.loads(modelyard("train", intents, "-o", folder, "--json"))
+    assert said["intents"]["intents"] == 3
+    assert "of weak, strong" in modelyard("train", pairs, "-o", folder)
+    return folder
+
+
+def test_a_classifier_is_measured_with_all_that_is_promised(model: Path, intents: Path) -> None:
+    said = json.loads(modelyard("evaluate", intents, "--model", model, "--json"))
+
+    assert said["accuracy"] > 0.95
+    for name in ("accuracy", "macro_f1", "in_scope_kept_right", "oos_recall"):
+        low, high = said["intervals"][name]
+        assert low <= said[name] <= high
+    assert said["apgr"] is None
+    assert {each["intent"] for each in said["classes"]} == set(SUBJECTS)
+    assert said["baselines"]["most_common"]["accuracy"] < 0.5
+    assert 0 < said["decision_ms"]["p50"] <= said["decision_ms"]["p99"]
+    assert said["model_bytes"] == sum(each.stat().st_size for each in model.iterdir())
+
+
+def test_a_predictor_is_measured_beside_length_random_and_oracle(
+    model: Path, pairs: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "curve.png"
+    said = json.loads(modelyard("evaluate", pairs, "--model", model, "--plot", picture, "--json"))
+
+    assert 0.5 < said["apgr"] <= said["baselines"]["oracle"]["apgr"]
+    assert set(said["baselines"]) == {"random", "length", "oracle"}
+    for name in ("apgr", "cpt50", "cpt80"):
+        low, high = said["intervals"][name]
+        assert low <= said[name] <= high
+    assert said["accuracy"] is None
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_model_rows_are_judged_by_models_that_have_not_seen_them(intents: Path) -> None:
+    words = modelyard("evaluate", intents)
+
+    assert "cross-validated in 5 folds" in words
+    assert "baseline" in words
+    assert "confused most often" in words
+
+
+def test_several_models_are_compared_with_their_prices(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"add {n} and {n}", "scores": {"a": 1, "b": 1, "c": n % 2}} for n in range(80)
+    ] + [
+        {"prompt": f"prove lemma {n}", "scores": {"a": 0, "b": 1, "c": n % 2}} for n in range(80)
+    ]  # fmt: skip
+    data = write(tmp_path / "scores.jsonl", rows)
+    said = json.loads(
+        modelyard(
+            *("evaluate", data, "--json", "--weak", "a", "--strong", "b"),
+            *("--price", "a=1", "--price", "b=10", "--price", "c=2"),
+        )
+    )
+
+    assert said["pair"]["weak"] == "a"
+    assert said["models"]["best_single"] == "b"
+    assert said["models"]["saved_at_equal_quality"]["value"] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("", "has no rows"),
+        ("not json\n", ":1: "),
+        ('{"text": "x"}\n', ":1: "),
+        ('{"text": "x", "intent": "a"}\n{"prompt": "y", "weak": 1, "strong": 1}\n', ":2: "),
+        ('{"text": "x", "intent": "a"}\n{"text": "y", "intent": "a"}\n', "intent"),
+    ],
+)
+def test_data_that_teaches_nothing_is_refused_with_its_line(
+    tmp_path: Path, lines: str, problem: str
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text(lines)
+
+    assert problem in modelyard("train", data, "-o", tmp_path / "model", code=2)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_that_is_none_is_refused_with_its_file(tmp_path: Path, intents: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.json").write_text("[]")
+
+    assert "model.json" in modelyard("evaluate", intents, "--model", folder, code=2)
+    assert "is missing" in modelyard("evaluate", intents, "--model", tmp_path / "none", code=2)
+
+
+def test_arguments_that_are_missing_are_asked_for(intents: Path) -> None:
+    assert "-o MODEL/" in modelyard("train", intents, code=2)
+    assert "--from-ledger" in modelyard("train", "-o", "x", code=2)
+    assert "at least one file" in modelyard("evaluate", code=2)
+    assert "both --weak and --strong" in modelyard("evaluate", intents, "--weak", "a", code=2)
+    assert "MODEL=COST" in modelyard("evaluate", intents, "--price", "a", code=2)
+
+
+def test_the_ledger_teaches_what_people_and_judges_thought() -> None:
+    def entry(kind: Any, id: str, **values: Any) -> Entry:
+        return Entry(kind=kind, id=id, at=1.0, **values)
+
+    kept = {"messages": [{"role": "user", "content": "hello"}]}
+    rows = list(
+        lessons(
+            [
+                entry("request", "1", model="small", request=kept),
+                entry("feedback", "1", model="small", score=0.2),
+                entry("feedback", "1", model="small", score=0.4),
+                entry("shadow", "1:shadow", model="large", score=0.9),
+                entry("request", "2", model="small", request=kept),
+                entry("request", "3", model="small"),
+                entry("feedback", "3", model="small", score=1.0),
+            ]
+        )
+    )
+
+    assert rows == [{"prompt": "hello", "scores": {"small": 0.4, "large": 0.9}}]

@@ -21,6 +21,7 @@ from router_worker.learned.calibration import choose_gate, fit_temperature, wils
 from router_worker.learned.intents import IntentClassifier, gate_scores, to_part
 from router_worker.learned.network import Floats, Network, fit
 from router_worker.learned.part import Part
+from router_worker.learned.shortcut import with_shortcut
 from router_worker.learned.vocabulary import Vocabulary
 
 OUT_OF_SCOPE: Final = "oos"
@@ -29,6 +30,9 @@ OUT_OF_SCOPE: Final = "oos"
 UNITS: Final = 256
 FEATURES: Final = 32_768
 """At most so many features: with 256 units of one byte each, 8 MiB."""
+
+MAX_SHORTCUTS: Final = 64
+"""With more labels a linear classifier would take too many of the units."""
 
 FOLDS: Final = 5
 
@@ -110,7 +114,7 @@ def train_intents(
 def check_trainable() -> None:
     """Raise `ModelyardError` if what training needs is not installed."""
     try:
-        importlib.import_module("scipy.sparse")
+        importlib.import_module("sklearn.linear_model")
     except ImportError as error:
         raise ModelyardError(
             "training needs scikit-learn and what comes with it: pip install modelyard[train]"
@@ -144,7 +148,11 @@ def learn(
 ) -> tuple[Vocabulary, Network]:
     """Return the vocabulary of texts and a network trained on them."""
     vocabulary = Vocabulary.of(texts, FEATURES)
-    return vocabulary, fit(encode(vocabulary, texts), truth, width, units=UNITS, seed=seed)
+    rows = encode(vocabulary, texts)
+    if width > MAX_SHORTCUTS:
+        return vocabulary, fit(rows, truth, width, units=UNITS, seed=seed)
+    network = fit(rows.copy(), truth, width, units=UNITS - width, seed=seed)
+    return vocabulary, with_shortcut(network, rows, truth, seed)
 
 
 def encode(vocabulary: Vocabulary, texts: Sequence[str]) -> Any:

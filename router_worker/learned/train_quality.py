@@ -80,7 +80,8 @@ def train_quality(rows: Sequence[PairRow | ScoresRow], *, seed: int = 0) -> Qual
 
     The models of `PairRow`s are called "weak" and "strong". Rows may lack the scores of some
     models. Scores outside 0..1 are scaled to it by the lowest and the highest of all. Subjects
-    are not looked at. The same rows and seed give the same predictor.
+    are not looked at. The same rows and seed give the same predictor. Its `models` are in the
+    order in which the rows name them: put predictors of different rows together by name.
 
     Raises `ModelyardError` if a model has fewer than `MIN_ROWS` scores, if there are more than
     `MAX_MODELS` models, or without scikit-learn.

@@ -20,7 +20,7 @@ UV := uv>=0.9,<1
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help demo test check bench chaos lock clean other-python
+.PHONY: help demo test check bench chaos model lock clean other-python
 .DELETE_ON_ERROR:
 
 help: ## Say what there is
@@ -46,6 +46,10 @@ bench: .venv/.installed ## Measure speed, beside a plain Celery app
 # CHAOS="--keep FOLDER" lets a run that was interrupted go on; more options: python -m chaos --help.
 chaos: .venv/.installed ## Run every storm over real processes, beside a plain Celery app
 	cd tests && ../$(BIN)/python -m chaos --write ../docs/reliability.md $(CHAOS)
+
+model: .venv/.installed ## Train the built-in classifier again, from training/intents
+	$(BIN)/modelyard train $(filter-out %/test.jsonl,$(sort $(wildcard training/intents/*.jsonl))) \
+	  -o router_worker/models/builtin
 
 # UPGRADE=--upgrade takes the newest versions; without it only what pyproject.toml asks for changes.
 lock: .venv/.requirements ## Pin the requirements again, from pyproject.toml

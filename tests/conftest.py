@@ -6,15 +6,23 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from public_data import IS_THERE
 
 from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.errors import EmbeddedRedisError
 
 pytest_plugins = ["no_skips"]
 
+collect_ignore = [] if IS_THERE else ["acceptance/test_public_data.py"]
+
 # A shell starts what it runs in the background with SIGINT ignored, and that is inherited: the
 # tests of Ctrl-C would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    """Say whether public data is measured on."""
+    return f"public data: {'found' if IS_THERE else 'not found, its tests are left out'}"
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ RUN = (
     *("modelyard dead list", "modelyard dead show", "modelyard dead replay"),
     *("modelyard dead drop", "modelyard dead export", "modelyard inbox list"),
     *("modelyard experiments", "modelyard feedback", "modelyard ledger", "modelyard replay"),
+    *("modelyard train", "modelyard evaluate"),
     *("celery -A modelyard inspect", "celery -A modelyard control", "python examples/"),
     *("cp config/catalog.yaml ", "cat > ", "id=$(modelyard submit", "export MODELYARD_CATALOG="),
 )
@@ -239,7 +240,7 @@ def load_yaml(block: str, desk: Desk) -> None:
     path.write_text(block)
     names = re.findall(r"\$\{(\w+)\}", block)
     catalog = load_catalog(path, dict.fromkeys(names, "value"))
-    assert catalog.live_models == catalog.models
+    assert all(model.disabled is None for model in catalog.models)
 
 
 def decode_json(block: str, desk: Desk) -> None:

@@ -85,7 +85,8 @@ def row(name: str, values: Mapping[str, Any], intervals: Mapping[str, Any] | Non
     """Return one line of the table of curves."""
     low, high = intervals["apgr"] if intervals else (None, None)
     between = f"({low:.3f} to {high:.3f})" if low is not None else ""
-    return f"{name:10} {values['apgr']:6.3f} {between:16} {values['cpt50']:8.1%} {values['cpt80']:9.1%}"
+    shares = f"{values['cpt50']:8.1%} {values['cpt80']:9.1%}"
+    return f"{name:10} {values['apgr']:6.3f} {between:16} {shares}"
 
 
 def with_interval(found: Mapping[str, Any], name: str) -> str:

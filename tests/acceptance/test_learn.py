@@ -50,13 +50,12 @@ def intents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows = [
-        {"prompt": f"add {n} and {n + 1}" + " carefully" * (n % 7), "weak": int(n % 3 > 0), "strong": 1}
-        for n in range(90)
-    ] + [
-        {"prompt": f"prove lemma {n} of the theorem", "weak": int(n % 9 == 0), "strong": int(n % 5 > 0)}
-        for n in range(90)
-    ]  # fmt: skip
+    rows = []
+    for n in range(90):
+        easy = f"add {n} and {n + 1}" + " carefully" * (n % 7)
+        rows.append({"prompt": easy, "weak": int(n % 3 > 0), "strong": 1})
+        hard = f"prove lemma {n} of the theorem"
+        rows.append({"prompt": hard, "weak": int(n % 9 == 0), "strong": int(n % 5 > 0)})
     return write(tmp_path_factory.mktemp("data") / "pairs.jsonl", rows)
 
 

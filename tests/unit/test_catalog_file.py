@@ -273,7 +273,8 @@ class TestMistakes:
             (
                 "otherwise: [local]",
                 "otherwise: local",
-                "32: route 'default', otherwise: must be a list of models, or a mapping with models",
+                "32: route 'default', otherwise: must be a list of models, "
+                "or a mapping with models",
             ),
             (
                 "min_tokens: 10",

@@ -80,7 +80,7 @@ def call(function: str, drafts: Sequence[Draft]) -> Combined:
     act = load(function)
     try:
         text = act(tuple(drafts))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() would end the loop of all calls
         raise ModelyardError(
             f"combine.function {function!r} failed: {type(error).__name__}"
         ) from error
@@ -109,7 +109,7 @@ def load(function: str) -> Function:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:  # whatever a module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
         raise ModelyardError(
             f"combine.function {function!r} can't be imported: {type(error).__name__}: {error}"
         ) from error

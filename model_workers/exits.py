@@ -181,6 +181,7 @@ class Exits:
             claim=origin.claim,
             id=origin.id,
             parent_id=origin.parent_id,
+            decision=call.decision,
             queue=model_queue(call.model, batch=call.request.lane is Lane.BATCH),
             entry=entry,
             entries=self.entries,

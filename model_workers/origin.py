@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from celery.app.task import Context
 
+from modelyard.names import is_shadow, member_of
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -14,6 +16,11 @@ class Origin:
     reply_to: str
     parent_id: str | None
     redelivered: bool = False
+
+    @property
+    def is_part(self) -> bool:
+        """Whether its id is no request's: it is a member's or a shadow's."""
+        return is_shadow(self.id, self.parent_id) or member_of(self.id, self.parent_id) is not None
 
     @classmethod
     def of(cls, context: Context) -> "Origin":

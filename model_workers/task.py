@@ -44,8 +44,9 @@ from modelyard.catalog import Catalog, UnknownName
 from modelyard.claims import Ack
 from modelyard.errors import InvalidRequest, ModelyardError, RequestFailed, RequestRevoked
 from modelyard.holdings import ledger
+from modelyard.member import round_of
 from modelyard.messages import Attempt, Call, DeadReason, Draft, Part, Request, problems
-from modelyard.names import CALL_TASK, JOIN_KEY_PREFIX, RESULT_KEY_PREFIX
+from modelyard.names import CALL_TASK, JOIN_KEY_PREFIX, RESULT_KEY_PREFIX, member_of
 from modelyard.outcome import read_outcome
 from modelyard.plan import Combine
 from modelyard.received import argument
@@ -86,8 +87,13 @@ class CallTask(SettlingTask):
     async def run(self, payload: Any) -> Settled:
         """Return how the message ends."""
         origin = Origin.of(self.request)
-        # The worker that had it may have stored the outcome and lost its claim.
-        if origin.redelivered and await persist(has_outcome, self.app, origin.id):
+        # The worker that had it may have stored the outcome and lost its claim. A part of a request
+        # has none: what is stored under its id is somebody else's.
+        if (
+            origin.redelivered
+            and not origin.is_part
+            and await persist(has_outcome, self.app, origin.id)
+        ):
             return Settled(Ack(origin.claim), error=Ignore("it has its outcome"))
         try:
             call = Call.decode(payload)
@@ -242,7 +248,7 @@ class CallTask(SettlingTask):
 
     async def apart(self, origin: Origin, call: Call) -> Settled:
         """Have a model answer for an ensemble, or for the record."""
-        if await persist(unwanted, self.app, call):
+        if await persist(unwanted, self.app, origin, call):
             return Settled(Ack(origin.claim), "not called: nobody waits for it any more")
         called = await self.called(origin, call, call.request)
         if isinstance(called, Failed):
@@ -345,17 +351,22 @@ def has_outcome(app: Celery, id: str) -> bool:
     return raw is not None and read_outcome(raw) is not None
 
 
-def unwanted(app: Celery, call: Call) -> bool:
-    """Return whether nobody waits for a member or a shadow: its request ended, or went on."""
+def unwanted(app: Celery, origin: Origin, call: Call) -> bool:
+    """Return whether nobody waits for a member or a shadow: its request ended, or went on, or
+    began anew; or this very member has ended, by a worker that had lost its claim.
+    """
     id = call.origin or ""
+    _, number = member_of(origin.id, origin.parent_id) or ("", 0)
     with app.backend.client.pipeline(transaction=False) as pipe:
         pipe.get(RESULT_KEY_PREFIX + id)
-        pipe.hmget(JOIN_KEY_PREFIX + id, "need", "released")
-        raw, (need, released) = pipe.execute()
+        pipe.hmget(JOIN_KEY_PREFIX + id, "need", "released", f"m{number}", "round")
+        raw, (need, released, ended, waited) = pipe.execute()
     outcome = read_outcome(raw) if raw is not None else None
     if call.part is Part.SHADOW:
         return isinstance(outcome, RequestRevoked)
-    return outcome is not None or need is None or released is not None
+    if waited and waited.decode() != round_of(call.decision):
+        return True
+    return outcome is not None or need is None or released is not None or ended is not None
 
 
 def read_join(app: Celery, id: str) -> dict[bytes, bytes]:

@@ -10,6 +10,7 @@ it is unset or empty, the endpoint is disabled and the rest of the catalog works
 
 import difflib
 import logging
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,8 @@ _MAPPING = "must be a mapping of keys to values"
 _SHAPES = (_LIST, _MAPPING)
 _WHOLE = "must be a whole number"
 _NUMBER = "must be a number"
+_TRUE = "must be true or false"
+_MOMENT = "must be a moment, such as 2026-11-23T09:00:00Z"
 _PLAIN_WORDS: Final[Mapping[str, str]] = {
     "missing": "is missing",
     "model_type": _MAPPING,
@@ -73,6 +76,12 @@ _PLAIN_WORDS: Final[Mapping[str, str]] = {
     "greater_than": "must be more than {gt:g}",
     "greater_than_equal": "must be {ge:g} or more",
     "less_than_equal": "must be {le:g} or less",
+    "less_than": "must be less than {lt:g}",
+    "bool_type": _TRUE,
+    "bool_parsing": _TRUE,
+    "datetime_type": _MOMENT,
+    "datetime_parsing": _MOMENT,
+    "datetime_from_date_parsing": _MOMENT,
 }
 """What pydantic's error types mean to somebody who has never heard of pydantic."""
 
@@ -185,12 +194,19 @@ def _plain(node: yaml.Node, kind: object, loc: Loc, sheet: Sheet) -> Any:
 
 
 def _typed(node: yaml.Node, loc: Loc, sheet: Sheet) -> Any:
-    """Return a scalar as YAML means it, where no type of ours says what it is."""
+    """Return a scalar as YAML means it, where no type of ours says what it is; but JSON has it."""
+    line = node.start_mark.line + 1
+    if node.tag == _YAML + "timestamp":
+        return node.value
     try:
-        return yaml.SafeLoader("").construct_object(node)
+        value = yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError):
-        sheet.report(loc, "not a value that YAML knows", node.start_mark.line + 1)
+        sheet.report(loc, "not a value that YAML knows", line)
         return None
+    if isinstance(value, float) and not math.isfinite(value):
+        sheet.report(loc, "must be a finite number", line)
+        return 1.0  # so that this is told once
+    return value
 
 
 def _plain_mapping(node: yaml.MappingNode, kind: object, loc: Loc, sheet: Sheet) -> dict[str, Any]:
@@ -302,6 +318,8 @@ def _validate(sheet: Sheet) -> Catalog:
     for detail in details:
         if detail["type"] == "too_short" and detail["input"]:
             continue  # it has items, but each of them has a problem of its own
+        if not detail["loc"] and sheet.problems:
+            continue  # how names fit together was told by `check_names`, with lines
         owner, what = _told(detail)
         sheet.report(owner, what, sheet.line(detail["loc"]))
     raise sheet.error()
@@ -317,7 +335,10 @@ def _told(detail: ErrorDetails) -> tuple[Loc, str]:
     if error == "value_error":
         return loc, str(context["error"])
     if error == "literal_error" and isinstance(value, str):
-        return loc[:-1], f"unknown {loc[-1]} {value!r}{suggestion(value, get_args(kind))}"
+        near = suggestion(value, map(str, get_args(kind)))
+        if isinstance(loc[-1], int):
+            return loc[:-2], f"{loc[-2]!r}, item {loc[-1] + 1}: unknown {value!r}{near}"
+        return loc[:-1], f"unknown {loc[-1]} {value!r}{near}"
     template = _PLAIN_WORDS.get(error)
     words = template.format(**context) if template else detail["msg"]
     # A value of an endpoint may be a key in the wrong place, and so may text instead of a mapping.

@@ -107,6 +107,48 @@ def check_names(sheet: Sheet) -> None:
             what = "route" if loc[-1] == "route" else "model"
             found = f"unknown {what} {name!r}{suggestion(name, known)}"
             sheet.report(loc[:-1], found, sheet.line(loc))
+    check_people(sheet, routes)
+    check_experiments(sheet, routes)
+
+
+def check_people(sheet: Sheet, routes: Mapping[str, Any]) -> None:
+    """Report people who are named where only a program can answer at once."""
+    people = [
+        model.get("name")
+        for model in items(sheet.data, "models")
+        if isinstance(model, dict) and model.get("provider") == "people"
+    ]
+    places: list[tuple[Loc, Any, str]] = []
+    for owner, target in targets(routes):
+        for part in ("accept", "combine"):
+            loc = (*owner, part, "judge")
+            places.append((loc, below(target, part).get("judge"), "a judge"))
+        if isinstance(target, dict) and target.get("strategy") == "ensemble":
+            for index, name in enumerate(items(target, "models")):
+                places.append(((*owner, "models", index), name, "one of an ensemble"))
+    for loc, experiment in experiments(routes):
+        if experiment.get("kind") == "shadow":
+            places.append(((*loc, "to"), experiment.get("to"), "a shadow"))
+    for loc, name, what in places:
+        if name is not None and name in people:
+            owner = loc[:-2] if isinstance(loc[-1], int) else loc[:-1]
+            sheet.report(owner, f"{name!r} is people, who can't be {what}", sheet.line(loc))
+
+
+def check_experiments(sheet: Sheet, routes: Mapping[str, Any]) -> None:
+    """Report experiments that share a name with one of another route, or change nothing."""
+    tried: dict[str, str] = {}
+    for loc, experiment in experiments(routes):
+        route, name = str(loc[1]), experiment.get("name")
+        if experiment.get("route") == route:
+            what = "its route is the one that it is in: there is nothing to try"
+            sheet.report(loc, what, sheet.line((*loc, "route")))
+        if isinstance(name, str) and tried.setdefault(name, route) != route:
+            what = (
+                f"route {tried[name]!r} has an experiment {name!r}, too: its figures would be "
+                "those of both"
+            )
+            sheet.report(loc, what, sheet.line((*loc, "name")))
 
 
 def targets(routes: Mapping[str, Any]) -> Iterator[tuple[Loc, Any]]:
@@ -127,6 +169,14 @@ def candidates(routes: Mapping[str, Any]) -> Iterator[tuple[Loc, Loc, list[Any]]
             yield owner, owner, target
         else:
             yield owner, (*owner, "models"), items(target, "models")
+
+
+def experiments(routes: Mapping[str, Any]) -> Iterator[tuple[Loc, dict[str, Any]]]:
+    """Yield where each experiment is, and the experiment."""
+    for name, route in routes.items():
+        for index, experiment in enumerate(items(route, "experiments")):
+            if isinstance(experiment, dict):
+                yield ("routes", name, "experiments", index), experiment
 
 
 def single_names(routes: Mapping[str, Any]) -> Iterator[tuple[Loc, str]]:

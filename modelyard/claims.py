@@ -73,6 +73,10 @@ SESSION_S: Final = 24 * 3600
 AT_ONCE: Final = 1000
 """Most claims that one script touches: it holds Redis up for about as many microseconds."""
 
+MOST_CHARS: Final = 64 * 1024 * 1024
+"""About how much one script is told: Redis hangs up on who sends a gigabyte at once, and an
+ensemble of five sends what it was sent six times."""
+
 PRIORITY_STEPS: Final = (3, 6, 9)
 """Beside 0, which is the queue itself: `kombu.transport.redis.PRIORITY_STEPS`."""
 
@@ -223,9 +227,18 @@ class Claims:
 
 def settle(client: redis.Redis, settlements: Sequence[Settlement]) -> list[int]:
     """Settle claims, and return for each `DONE` or `LOST`. Raises `redis.RedisError`."""
-    if not settlements:
-        return []
-    return run_settle(client, [arg for settlement in settlements for arg in settlement.args()])
+    said: list[int] = []
+    some: list[Any] = []
+    size = 0
+    for settlement in settlements:
+        args = settlement.args()
+        more = sum(len(arg) for arg in args if isinstance(arg, str | bytes))
+        if some and size + more > MOST_CHARS:
+            said += run_settle(client, some)
+            some, size = [], 0
+        some += args
+        size += more
+    return said + run_settle(client, some) if some else said
 
 
 def run_settle(client: redis.Redis, operations: Sequence[Any]) -> list[int]:

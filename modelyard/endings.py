@@ -20,6 +20,7 @@ from modelyard.errors import RequestFailed
 from modelyard.member import Member, ended
 from modelyard.messages import Answer, Attempt, Call, DeadLetter, DeadReason
 from modelyard.names import CALL_TASK, REPLY_CHANNEL_PREFIX, RESULT_KEY_PREFIX, is_shadow
+from modelyard.plan import Decision
 from modelyard.publish import encode_json
 
 SHOWN_CHARS = 4_000
@@ -103,6 +104,7 @@ def cancelled(id: str, *, claim: str, ttl_s: int, channel: str, now: float) -> E
         ttl_s=ttl_s,
         id=id,
         channel=channel,
+        joined=True,
     )
 
 
@@ -130,7 +132,7 @@ def poisoned(claimed: Claimed, message: Any, lost: int, ttl_s: int = 7 * 86400) 
     """Return the end of a task message that outlived `lost` workers that had it."""
     why = f"{lost} workers that had it were lost: it is suspected to kill them"
     request, decision, attempts = message_request(message)
-    apart = ended_apart(claimed.claim, message.headers, DeadReason.POISON, why, attempts)
+    apart = ended_apart(claimed.claim, message.headers, DeadReason.POISON, why, attempts, decision)
     if apart is not None:
         return apart
     reply_to = message.properties.get("reply_to") or ""
@@ -154,6 +156,7 @@ def ended_apart(
     reason: DeadReason,
     why: str,
     attempts: tuple[Attempt, ...] = (),
+    decision: Decision | None = None,
 ) -> Join | Ack | None:
     """Return the end of a member or a shadow that nobody could call; None for any other message.
 
@@ -167,7 +170,7 @@ def ended_apart(
     if is_shadow(id, parent_id):
         return Ack(claim)
     member = Member(attempts=attempts, reason=reason, message=why)
-    return ended(member, claim=claim, id=id, parent_id=parent_id)
+    return ended(member, claim=claim, id=id, parent_id=parent_id, decision=decision)
 
 
 def headers_of(message: bytes) -> Any:

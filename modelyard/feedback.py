@@ -28,6 +28,10 @@ def give_feedback(client: redis.Redis, id: str, score: float, comment: str | Non
     if comment is not None and len(comment) > MAX_COMMENT_CHARS:
         raise InvalidRequest(f"a comment has at most {MAX_COMMENT_CHARS:,} characters")
     try:
+        f"{id}{comment}".encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest("the id or the comment is not valid Unicode") from None
+    try:
         raw = client.get(RESULT_KEY_PREFIX + id)
         outcome = None if raw is None else read_outcome(raw, id)
         if outcome is None:

@@ -137,6 +137,7 @@ class Endings:
             claim=self.claim,
             id=self.item.id,
             parent_id=self.item.parent_id,
+            decision=self._call.decision,
             # No queue: nobody would join the answers in a queue that no worker reads.
             entry=entry,
             entries=self.settings.ledger_entries,

@@ -28,6 +28,8 @@ def why_not(schema: Mapping[str, Any], value: Any) -> str:
         broken = next(_validator(json.dumps(schema, sort_keys=True)).iter_errors(value), None)
     except RecursionError:
         return "its JSON or the schema is nested too deep"
+    except ArithmeticError:  # `multipleOf` of 1e999, or of an integer of 400 digits
+        return "its JSON has a number that is too large"
     if broken is None:
         return ""
     return f"its JSON breaks {'.'.join(map(str, broken.absolute_schema_path))}"

@@ -3,6 +3,7 @@
 from modelyard.claims import Join
 from modelyard.messages import Attempt, DeadReason, Draft
 from modelyard.names import member_of
+from modelyard.plan import Decision
 from modelyard.wire import Wire
 
 
@@ -21,11 +22,15 @@ def ended(
     claim: str,
     id: str,
     parent_id: str | None,
+    decision: Decision | None = None,
     queue: str = "",
     entry: str = "",
     entries: int = 0,
 ) -> Join | None:
-    """Return how a member's message ends, or None if the message is that of no member."""
+    """Return how a member's message ends, or None if the message is that of no member.
+
+    `decision` is the one in the message, None if that can't be read.
+    """
     found = member_of(id, parent_id)
     if found is None:
         return None
@@ -38,4 +43,13 @@ def ended(
         queue=queue,
         entry=entry,
         entries=entries,
+        round=round_of(decision) if decision is not None else "",
     )
+
+
+def round_of(decision: Decision) -> str:
+    """Return what tells the members of one decision from those of another about the same request.
+
+    A request that was replayed may have members of its former life, in a queue or in a call.
+    """
+    return repr(decision.decided_at)

@@ -45,8 +45,10 @@ JOIN_KEY_PREFIX: Final = "modelyard:join:"
 """Before the id of an ensemble's request: a hash of what is known of its members.
 
 `need` and `members`: how many; `message`: what goes onto `queue` once they are joined; `anywhere`:
-1 if that may be the queue of any member that answered; `answered` and `ended`: how many so far;
-`m1`, `m2`, ...: a `Member` as JSON; `released`: 1 once the message is on its queue."""
+1 if that may be the queue of any member that ended; `last`: until when the first answer is waited
+for, in milliseconds since the epoch; `round`: which spread of the request this is; `answered` and
+`ended`: how many so far; `m1`, `m2`, ...: a `Member` as JSON; `released`: 1 once the message is on
+its queue, after which this is kept for `ttl` seconds."""
 
 JOINS_KEY: Final = "modelyard:joins"
 """A sorted set of the ids that wait for members, by until when, in milliseconds since the epoch."""

@@ -55,7 +55,7 @@ class Combine(Wire):
     `vote`: what most say; `best`: what `judge` picks; `concatenate`: all of them, in the plan's
     order; `entry_point`: what the Python function `function` (`module:name`) makes of them. It
     happens once `quorum` members have answered (default: all that can), or `deadline_s` seconds
-    after the decision with those that have.
+    after the decision with those that have, or then with the first that answers.
     """
 
     how: Literal["vote", "best", "concatenate", "entry_point"] = "vote"

@@ -9,6 +9,7 @@ import re2
 from pydantic import Field, field_validator, model_validator
 
 from modelyard.catalog_part import Part
+from modelyard.expression_terms import said
 from modelyard.plan import Accept, Combine, Strategy
 from modelyard.wire import Fraction, Positive
 
@@ -16,6 +17,9 @@ Word = Annotated[str, Field(min_length=1)]
 Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Trait = Literal["code", "math", "question", "list", "steps", "logic", "url", "json"]
+_ByWords = Literal["de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv", "tr"]
+Language = Literal[_ByWords, "ar", "el", "he", "hi", "ja", "ko", "ru", "th", "uk", "zh"]
+"""Those that the router can tell: a rule for another one could never match."""
 
 BUILTIN = "builtin"
 """Stands for the classifier that comes with modelyard."""
@@ -41,7 +45,7 @@ class When(Part):
     min_complexity: Annotated[int, Field(ge=1, le=5)] | None = None
     max_complexity: Annotated[int, Field(ge=1, le=5)] | None = None
     has: tuple[Trait, ...] = ()
-    languages: tuple[Annotated[str, Field(pattern="^[a-z]{2}$")], ...] = ()
+    languages: tuple[Language, ...] = ()
     metadata: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
         default_factory=dict
     )
@@ -67,7 +71,8 @@ class When(Part):
             try:
                 compiled(value)
             except re2.error as error:
-                raise ValueError(f"not a regular expression that RE2 knows: {error}") from None
+                what = f"not a regular expression that RE2 knows: {said(error)}"
+                raise ValueError(what) from None
         return value
 
     @field_validator("hours")
@@ -93,7 +98,9 @@ class When(Part):
 
     @model_validator(mode="after")
     def _can_match(self) -> Self:
-        if not self.model_fields_set - {"timezone"}:
+        # An empty list is no condition: a rule with that alone would match everything.
+        asked = self.model_fields_set - {"timezone"}
+        if all(getattr(self, name) in (None, (), {}) for name in asked):
             raise ValueError(
                 "a rule needs a condition, such as keywords, pattern, min_tokens or metadata"
             )
@@ -159,6 +166,9 @@ class Target(Part):
             raise ValueError("accept belongs to strategy: cascade")
         if self.combine is not None and self.strategy is not Strategy.ENSEMBLE:
             raise ValueError("combine belongs to strategy: ensemble")
+        function = self.combine.function if self.combine else None
+        if function is not None and not all(function.partition(":")):
+            raise ValueError(f"function {function!r} must be written as module:name")
         if self.strategy is Strategy.ENSEMBLE:
             quorum = self.combine.quorum if self.combine else None
             if quorum is not None and quorum > len(self.models):
@@ -195,6 +205,15 @@ class Rollback(Part):
     min_requests: Annotated[int, Field(ge=1)] = 20
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
 
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        bounds = (self.max_error_rate, self.max_latency_s, self.max_cost_usd, self.min_score)
+        if all(bound is None for bound in bounds):
+            raise ValueError(
+                "a rollback needs a bound: max_error_rate, max_latency_s, max_cost_usd or min_score"
+            )
+        return self
+
 
 class Experiment(Part):
     """A part of the requests gets something else.
@@ -223,6 +242,8 @@ class Experiment(Part):
             raise ValueError("an experiment needs of and to (two models), or a route")
         if self.route is not None and (self.of or self.to or self.kind == "shadow"):
             raise ValueError("an experiment with a route has no of and to, and is no shadow")
+        if self.of is not None and self.of == self.to:
+            raise ValueError("of and to are the same model: there is nothing to try")
         if (self.percent is None) == (not self.ramp):
             raise ValueError("an experiment needs either percent or a ramp")
         if self.ramp and self.starts is None:

@@ -44,8 +44,10 @@ class JoinPoint:
     """Where the members of a spread meet: once `need` of `members` have answered, or all have
     ended, or `within_ms` have passed, `message` goes onto `queue`, once.
 
-    `anywhere`: onto the queue of the member that answered last instead, whose workers live. What
-    is known is forgotten after `ttl_s` seconds.
+    If none has answered within `within_ms`, the first answer is waited for, for `last_ms` in all.
+    `anywhere`: onto the queue of the member that ended last instead, one that answered if any did:
+    its workers live. `round` tells the members of this spread from those of an earlier one of the
+    same request. What is known is forgotten `ttl_s` seconds after they met.
     """
 
     id: str
@@ -56,11 +58,13 @@ class JoinPoint:
     message: str | bytes
     anywhere: bool = False
     ttl_s: int = 7 * 24 * 3600
+    last_ms: int = 0
+    round: str = ""
 
     def args(self) -> tuple[Any, ...]:
         return (
-            *(self.id, self.need, self.members, self.within_ms),
-            *(self.queue, self.message, int(self.anywhere), self.ttl_s),
+            *(self.id, self.need, self.members, self.within_ms, self.last_ms),
+            *(self.queue, self.message, int(self.anywhere), self.ttl_s, self.round),
         )
 
 
@@ -85,7 +89,8 @@ class Join:
     """The end of member `number` of the request `id`: its first end stands, whoever has the claim.
 
     `ended` is the member as JSON; `queue`: where the joined message may go, if this one answered.
-    `entry` goes to the decision ledger, which keeps about `entries`.
+    `entry` goes to the decision ledger, which keeps about `entries`. `round` is that of the
+    member's `JoinPoint`, or '' where it can't be told.
     """
 
     claim: str
@@ -96,11 +101,12 @@ class Join:
     queue: str = ""
     entry: str = ""
     entries: int = 0
+    round: str = ""
 
     def args(self) -> tuple[Any, ...]:
         return (
-            *("join", self.claim, self.id, self.number, self.ended, int(self.answered)),
-            *(self.queue, self.entry, self.entries),
+            *("join", self.claim, self.id, self.number, self.round, self.ended),
+            *(int(self.answered), self.queue, self.entry, self.entries),
         )
 
 
@@ -123,8 +129,8 @@ class End:
     The first end of an id stands, whoever has the claim. `channel` is that of the client that
     waits; `died_at` is in seconds since the epoch. If it is the first: `entry` goes to the decision
     ledger, which keeps about `entries`; under the key `session` it is remembered that the session
-    was escalated to `model`; and if the request was `joined`, what is known of its members is
-    forgotten.
+    was escalated to `model`. If the request may be `joined`, what is known of its members is
+    forgotten, first or not.
     """
 
     claim: str

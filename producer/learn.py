@@ -3,15 +3,18 @@
 The router is a program of its own: it reads the data, trains, and says what came of it.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
+from pydantic import ValidationError
 
 from modelyard.decision_ledger import Entry
 from modelyard.errors import ModelyardError
@@ -22,6 +25,9 @@ from producer.ledger import entries
 from producer.moments import Since
 from producer.options import AsJson
 from producer.output import UsageError
+
+LEAST_SCORES: Final = 50
+"""The router learns nothing of a model from fewer."""
 
 Data = Annotated[
     list[Path] | None,
@@ -116,7 +122,16 @@ def ledger_rows(since: str | None, path: Path) -> Path:
     Raises `UsageError` if that is nothing.
     """
     with entries(since, None, None) as found:
-        rows = list(lessons(found))
+        rows, rare = frequent(list(lessons(found)))
+    for model, count in rare.items():
+        err.print(
+            f"{model} is left out: {count} scores, and {LEAST_SCORES} are needed",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if rare and not rows:
+        raise UsageError(f"no model has {LEAST_SCORES} scores in the ledger yet")
     if not rows:
         raise UsageError(
             "the ledger has no feedback on requests whose text was kept: set "
@@ -135,11 +150,28 @@ def lessons(found: Iterable[Entry]) -> Iterator[dict[str, Any]]:
     prompts: dict[str, str] = {}
     scores: dict[str, dict[str, float]] = {}
     for entry in found:
-        id = entry.id.partition(":")[0] if entry.kind in {"shadow", "member"} else entry.id
-        if entry.request is not None and id not in prompts:
-            prompts[id] = Request.decode(entry.request).text
-        if entry.score is not None and entry.model:
-            scores.setdefault(id, {})[entry.model] = entry.score
+        # A shadow's and a member's entry have the id of their request, too.
+        if entry.request is not None and entry.id not in prompts:
+            with contextlib.suppress(ValidationError):  # of another version: it teaches nothing
+                prompts[entry.id] = Request.decode(entry.request).text
+        # An answer that several models are part of (a+b) is no model's own.
+        if entry.score is not None and entry.model and "+" not in entry.model:
+            scores.setdefault(entry.id, {})[entry.model] = entry.score
     for id, prompt in prompts.items():
         if scores.get(id):
             yield {"prompt": prompt, "scores": scores[id]}
+
+
+def frequent(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Return the rows without models of which too little is known, and their numbers of scores.
+
+    One feedback on a model that is hardly used must not keep the others from being learned.
+    """
+    counts = Counter(model for row in rows for model in row["scores"])
+    rare = {model: count for model, count in counts.items() if count < LEAST_SCORES}
+    kept = []
+    for row in rows:
+        scores = {model: score for model, score in row["scores"].items() if model not in rare}
+        if scores:
+            kept.append({**row, "scores": scores})
+    return kept, rare

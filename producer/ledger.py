@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from modelyard.decision_ledger import Entry, read
 from producer.broker import broker
@@ -86,7 +87,7 @@ def show_figures(by: str, rows: list[dict[str, Any]]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row[by],
+            Text(row[by]),  # it may hold what looks like markup
             f"{row['requests']:,}",
             number(row["answered"], ".1%"),
             number(row["cost_usd"], ".6f"),

@@ -13,6 +13,9 @@ Format = Literal["jsonl", "parquet"]
 ROWS: Final = 5_000
 """Rows that a Parquet file holds together, and that are in memory at a time."""
 
+MAX_WHOLE: Final = 2**63 - 1
+"""The largest whole number that the table holds."""
+
 
 def export(entries: Iterable[Entry], path: Path, form: Format) -> int:
     """Write entries to a new file, which is there whole or not at all; return how many.
@@ -99,6 +102,9 @@ def row(entry: Entry) -> dict[str, Any]:
     """Return an entry as a row of a table: what has keys of its own becomes a list, or JSON."""
     values = entry.model_dump(mode="json")
     values["at"] = round(1e6 * entry.at)
+    for key in ("at", "rule", "input_tokens", "output_tokens", "complexity", "drafts"):
+        if values[key] is not None:  # what a provider counts may be any number
+            values[key] = max(-MAX_WHOLE, min(MAX_WHOLE, values[key]))
     values["calls"] = [{"model": model, **calls} for model, calls in values["calls"].items()]
     if entry.request is not None:
         values["request"] = encode(entry.request).decode().strip()

@@ -13,6 +13,7 @@ import redis
 import typer
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from modelyard.catalog_file import load_catalog
 from modelyard.decision_ledger import Entry, Kind, read
@@ -127,5 +128,5 @@ def show_table(
     for column in numbers:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # it may hold what looks like markup
     out.print(table)

@@ -89,7 +89,6 @@ def route(
             words=words,
             reply_to=reply_to,
             redelivered=redelivered,
-            ttl_s=result_ttl_s,
             now=now,
         ), words
     queue = model_queue(call.model, batch=call.request.lane is Lane.BATCH)

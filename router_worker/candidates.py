@@ -55,7 +55,8 @@ def choose(
     if target.choose == "cheapest":
         cost = {each.model: (each.cost_usd, -each.quality) for each in estimates}
         models.sort(key=cost.__getitem__)
-    return Choice(tuple(models), tuple(excluded), tuple(estimates))
+    choice = Choice(tuple(models), tuple(excluded), tuple(estimates))
+    return judged(target, choice, request, catalog)
 
 
 def limits_of(target: Target, request: Request) -> Limits:
@@ -164,15 +165,38 @@ def exclusion(model: Model, request: Request, seen: Features) -> str | None:
     """Return why this model can't take this request at all, or None if it can."""
     if model.disabled is not None:
         return model.disabled
+    barred = unlisted(model, request)
+    if barred is not None:
+        return barred
+    room = model.context_tokens - room_for_output(model, request)
+    if not model.is_people and seen.input_tokens > room:
+        return f"about {seen.input_tokens:,} tokens do not fit the {room:,} it has for input"
+    return None
+
+
+def unlisted(model: Model, request: Request) -> str | None:
+    """Return why this model may not see this request, or None if it may."""
     region, data_class = request.limits.region, request.limits.data_class
     if region is not None and region not in model.regions:
         return f"it is not listed for region {region!r}"
     if data_class is not None and data_class not in model.data_classes:
         return f"it is not listed for data class {data_class!r}"
-    room = model.context_tokens - room_for_output(model, request)
-    if not model.is_people and seen.input_tokens > room:
-        return f"about {seen.input_tokens:,} tokens do not fit the {room:,} it has for input"
     return None
+
+
+def judged(target: Target, choice: Choice, request: Request, catalog: Catalog) -> Choice:
+    """Return the choice, or none of it where the judge of its answers may not see the request."""
+    if len(choice.models) < 2 or catalog.model(choice.models[0]).is_people:
+        return choice
+    for part in (target.accept, target.combine):
+        if part is None or part.judge is None:
+            continue
+        barred = unlisted(catalog.model(part.judge), request)
+        if barred is not None:
+            why = f"its judge {part.judge!r} may not see the request: {barred}"
+            gone = tuple(Excluded(model=name, why=why) for name in choice.models)
+            return Choice((), (*choice.excluded, *gone), choice.estimates)
+    return choice
 
 
 def without_limits(target: Target) -> Target:

@@ -50,8 +50,9 @@ def learned(
     classifier = knowledge.classifiers.get(route.classifier or "")
     guess = classifier.classify(view.features.text) if classifier else None
     if guess is None:
-        # Rules carry on, whatever became of the classifier.
-        return by_rule(name, matched[0]) if matched else nothing(name, route, "no classifier")
+        # Rules carry on, whatever became of the classifier: also those that only stand in for it.
+        first_match = next(iter(matched or matches(route, view)), None)
+        return by_rule(name, first_match) if first_match else nothing(name, route, "no classifier")
     said = f"the classifier says {guess.intent!r}, sure to {guess.confidence:.2f}"
     unsure = guess.unknown or guess.confidence < route.min_confidence
     if not unsure:

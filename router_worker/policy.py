@@ -11,6 +11,7 @@ from modelyard.routes import Route, Target
 from router_worker.candidates import (
     Choice,
     choose,
+    exclusion,
     summary,
     without_limits,
     without_soft_limits,
@@ -118,7 +119,8 @@ def decision(
         choice = choose(target, safe, seen, verdict.intent, catalog, route, knowledge)
     if not choice.models:
         raise Unroutable(f"no model can take it ({summary(choice.excluded)})")
-    if shadow is not None and catalog.model(shadow).disabled is not None:
+    # A shadow sees the whole request, too.
+    if shadow is not None and exclusion(catalog.model(shadow), request, seen) is not None:
         shadow = None
     return Decision(
         route=request.route,

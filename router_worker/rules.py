@@ -11,6 +11,14 @@ from zoneinfo import ZoneInfo
 from modelyard.routes import Route, Rule, When, compiled
 from router_worker.features import Features
 
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+"""Thai, Lao, Burmese, Khmer, Kana and Han have no spaces between words, and Hangul joins endings to
+them: where a word begins or ends can't be seen."""
+
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+BEGIN = rf"(?<![^\W{UNSPACED}])"
+END = rf"(?![^\W{UNSPACED}])"
+
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -193,8 +201,17 @@ def folded(keywords: tuple[str, ...]) -> tuple[str, ...]:
 @lru_cache(maxsize=1024)
 def keyword_pattern(keywords: tuple[str, ...]) -> re.Pattern[str]:
     """Return a pattern that finds any keyword as a whole word or phrase in case-folded text."""
-    words = "|".join(map(re.escape, sorted(folded(keywords), key=len, reverse=True)))
-    return re.compile(rf"(?<!\w)(?:{words})(?!\w)")
+    spaced: list[str] = []
+    others: list[str] = []
+    for word in sorted(folded(keywords), key=len, reverse=True):
+        begins, ends = _UNSPACED.match(word[0]), _UNSPACED.match(word[-1])
+        if begins or ends:
+            others.append(f"{'' if begins else BEGIN}{re.escape(word)}{'' if ends else END}")
+        else:
+            spaced.append(re.escape(word))
+    # All together between one begin and one end: to ask at each word is 70 times slower.
+    together = [f"{BEGIN}(?:{'|'.join(spaced)}){END}"] if spaced else []
+    return re.compile("|".join([*together, *others]))
 
 
 regular_expression = lru_cache(maxsize=1024)(compiled)

@@ -1,6 +1,7 @@
 """One request on several queues: an ensemble's members and where they are joined, and shadows."""
 
 from modelyard.claims import JoinPoint, Spread
+from modelyard.member import round_of
 from modelyard.messages import Call, Lane, Part
 from modelyard.names import CALL_TASK, member_id, model_queue, route_event_id, shadow_id
 from modelyard.plan import Combine, Strategy
@@ -8,6 +9,10 @@ from modelyard.publish import envelope
 
 LEAST_MS = 1
 """A join that is late already goes on at the next sweep."""
+
+LAST_S = 7 * 24 * 3600.0
+"""For how long an ensemble without a deadline waits for its first answer, in seconds. Its members
+end by themselves, but somebody may revoke them in Flower."""
 
 
 def is_spread(call: Call) -> bool:
@@ -24,7 +29,6 @@ def spread(
     words: str,
     reply_to: str,
     redelivered: bool,
-    ttl_s: int,
     now: float,
 ) -> Spread:
     """Return where the parts of a request go. `now` is in seconds since the epoch."""
@@ -42,7 +46,6 @@ def spread(
             id,
             combiner,
             message(id, combiner, words, reply_to, route_event_id(id), redelivered)[1],
-            ttl_s=ttl_s,
             now=now,
         )
     else:
@@ -83,21 +86,22 @@ def message(
     return queue, sent
 
 
-def join_point(id: str, combiner: Call, sent: str, *, ttl_s: int, now: float) -> JoinPoint:
+def join_point(id: str, combiner: Call, sent: str, *, now: float) -> JoinPoint:
     """Return where the members meet, and until when they are waited for."""
     plan = combiner.decision.plan
     combine = plan.combine or Combine()
-    wait_s, deadline = combine.deadline_s, combiner.request.deadline
+    last_s, deadline = LAST_S, combiner.request.deadline
     if deadline is not None:
-        wait_s = min(wait_s, deadline - now)
+        last_s = deadline - now
     return JoinPoint(
         id=id,
         need=min(combine.quorum or len(plan.steps), len(plan.steps)),
         members=len(plan.steps),
-        within_ms=max(LEAST_MS, round(1000 * wait_s)),
+        within_ms=max(LEAST_MS, round(1000 * min(combine.deadline_s, last_s))),
+        last_ms=max(LEAST_MS, round(1000 * last_s)),
         queue=model_queue(combiner.model, batch=combiner.request.lane is Lane.BATCH),
         message=sent,
         # Without a judge, any worker can combine: one that answers lives.
         anywhere=combine.how != "best",
-        ttl_s=ttl_s,
+        round=round_of(combiner.decision),
     )

@@ -57,7 +57,9 @@ def experiments(catalog: Catalog) -> dict[str, Experiment]:
 def is_needed(catalog: Catalog) -> bool:
     """Return whether deciding by this catalog asks for anything that is learned here."""
     return bool(experiments(catalog)) or any(
-        target.choose == "cheapest" or target.max_latency_s is not None
+        target.choose == "cheapest"
+        or target.max_latency_s is not None
+        or target.max_cost_usd is not None
         for route in catalog.routes.values()
         for target in route.targets
     )

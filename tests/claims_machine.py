@@ -55,6 +55,7 @@ KINDS: Final = st.sampled_from(
         "record",
     )
 )
+ROUNDS = st.sampled_from(("", "1", "2"))
 NEVER_MS: Final = 10**9
 
 
@@ -225,6 +226,8 @@ class Yard(RuleBasedStateMachine):
             queue=data.draw(queues),
             message=self.message(id, b"joined"),
             anywhere=data.draw(st.booleans(), label="anywhere"),
+            last_ms=data.draw(st.sampled_from((0, NEVER_MS)), label="last"),
+            round=data.draw(ROUNDS, label="round"),
         )
         return Spread(held.claim, messages, join)
 
@@ -240,6 +243,7 @@ class Yard(RuleBasedStateMachine):
             queue=data.draw(st.sampled_from(QUEUES), label="queue"),
             entry=self.entry(),
             entries=1000,
+            round=data.draw(ROUNDS, label="round"),
         )
 
     # -- what happens

@@ -58,6 +58,7 @@ class Meeting:
     queue: str
     anywhere: bool
     message: bytes | None
+    round: str = ""
     ended: dict[int, str] = field(default_factory=dict)
     answered: int = 0
 
@@ -84,6 +85,8 @@ class Store:
     """The ids of the meetings that go on when their time is up."""
     late: set[str] = field(default_factory=set, compare=False)
     """Those of them whose time was up when they began."""
+    patient: set[str] = field(default_factory=set, compare=False)
+    """Those that wait for the first answer after that."""
     entries: list[str] = field(default_factory=list)
     sessions: dict[str, str] = field(default_factory=dict)
     behind: dict[str, set[str]] = field(default_factory=dict, compare=False)
@@ -197,6 +200,9 @@ class Store:
             self.late.discard(join.id)
             if join.within_ms == 0:
                 self.late.add(join.id)
+            self.patient.discard(join.id)
+            if join.last_ms > 0:
+                self.patient.add(join.id)
             self.unsettled.add(join.id)
         for queue, message in spread.messages:
             assert isinstance(message, bytes)
@@ -207,7 +213,8 @@ class Store:
         held = join.claim in self.claims
         self._drop(join.claim)
         meeting = self.meetings.get(join.id)
-        if meeting is None:
+        stale = meeting is not None and "" != join.round != meeting.round != ""
+        if meeting is None or stale:
             # Nobody waits for it, but it was paid for.
             self.entries += [join.entry] * held
             return LOST
@@ -216,15 +223,26 @@ class Store:
         meeting.ended[join.number] = join.ended
         self.entries.append(join.entry)
         meeting.answered += join.answered
-        if join.answered and meeting.anywhere:
+        if meeting.anywhere and (join.answered or not meeting.answered):
             meeting.queue = join.queue
         if meeting.answered >= meeting.need or len(meeting.ended) >= meeting.members:
             self._release(join.id)
         return DONE
 
     def release(self, overdue: Iterable[str]) -> int:
-        """Let these meetings go on with those that are there; return how many did."""
-        return sum(self._release(id) for id in overdue)
+        """Let these meetings go on with those that are there; return how many did.
+
+        One that nobody answered waits for the first who does, if it has the time.
+        """
+        released = 0
+        for id in set(overdue) & self.late:
+            meeting = self.meetings.get(id)
+            if meeting is not None and id in self.patient and meeting.answered == 0:
+                meeting.need = 1
+            else:
+                released += self._release(id)
+            self.late.discard(id)
+        return released
 
     def _release(self, id: str) -> int:
         self.waiting.discard(id)
@@ -238,6 +256,11 @@ class Store:
     def _end(self, end: End) -> int:
         self._drop(end.claim)
         assert isinstance(end.result, bytes)
+        if end.joined:
+            meeting = self.meetings.pop(end.id, None)
+            self.waiting.discard(end.id)
+            if meeting is not None and meeting.message is not None:
+                self.unsettled.discard(end.id)
         if end.id in self.outcomes:
             if self.outcomes[end.id] == end.result:
                 return DONE
@@ -248,11 +271,6 @@ class Store:
         self.entries += [end.entry] * bool(end.entry)
         if end.session:
             self.sessions[end.session] = end.model
-        if end.joined:
-            meeting = self.meetings.pop(end.id, None)
-            self.waiting.discard(end.id)
-            if meeting is not None and meeting.message is not None:
-                self.unsettled.discard(end.id)
         if end.letter:
             self.letters[end.id] = end.letter
             self.died_at[end.id] = end.died_at
@@ -268,7 +286,7 @@ class Store:
 def meeting_of(join: JoinPoint) -> Meeting:
     """Return a meeting at its begin."""
     assert isinstance(join.message, bytes)
-    return Meeting(join.need, join.members, join.queue, join.anywhere, join.message)
+    return Meeting(join.need, join.members, join.queue, join.anywhere, join.message, join.round)
 
 
 def stored_meeting(fields: dict[bytes, bytes]) -> Meeting:
@@ -283,6 +301,7 @@ def stored_meeting(fields: dict[bytes, bytes]) -> Meeting:
         queue=known["queue"].decode(),
         anywhere=known["anywhere"] == b"1",
         message=known.get("message"),
+        round=known["round"].decode(),
         ended=ended,
         answered=int(known.get("answered", b"0")),
     )

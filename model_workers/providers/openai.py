@@ -80,6 +80,7 @@ _UNPAID_CODES: Final = frozenset(
         "insufficient_balance",
     }
 )
+LEAST_LOG: Final = -1e6
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,512}")
 
 
@@ -354,9 +355,13 @@ def read_confidence(logprobs: object) -> float | None:
     if not isinstance(content, list):
         return None
     said = [token.get("logprob") for token in content if isinstance(token, dict)]
-    logs = [log for log in said if isinstance(log, int | float) and not math.isnan(log)]
-    # A probability over 1, by rounding, is 1.
-    return min(1.0, math.exp(math.fsum(logs) / len(logs))) if logs else None
+    # A probability over 1, by rounding, is 1. The bounds keep what no probability is from raising.
+    logs = [
+        max(LEAST_LOG, min(0.0, log))
+        for log in said
+        if isinstance(log, int) or (isinstance(log, float) and not math.isnan(log))
+    ]
+    return math.exp(math.fsum(logs) / len(logs)) if logs else None
 
 
 def _no_answer(

@@ -8,11 +8,14 @@
 --   'back', claim, queue, 'next' or 'last', message: onto its queue again
 --   'hop', claim, queue, message: onto another queue
 --   'spread', claim, how many messages, queue and message of each, then '', or where they are
---     joined: id, how many must answer, of how many, within how many ms, queue, message, 1 if it may
---     go onto the queue of any that answered, for how many seconds all this is kept
---   'join', claim, id, number, how it ended, 1 if it answered, its queue or '', entry, entries
+--     joined: id, how many must answer, of how many, within how many ms, within how many ms even if
+--     none has answered, queue, message, 1 if it may go onto the queue of any that ended, for how
+--     many seconds all this is kept after that, the round
+--   'join', claim, id, number, round or '', how it ended, 1 if it answered, its queue or '', entry,
+--     entries
 --   'record', claim, entry, entries
---   'overdue', now in ms ('' for the server's clock), how many at most: join what waited too long
+--   'overdue', now in ms ('' for the server's clock), how many at most: join what waited too long;
+--     where none has answered, the first that does is waited for
 --   'end', claim or '', result key, result, for how many seconds, the client's channel or '', id,
 --     dead letter or '', its reason, when it died in seconds, entry, entries, session key or '',
 --     the session's model, 1 if it was joined
@@ -57,11 +60,15 @@ end
 
 -- What waits for members goes on with those that have answered, once: its message is gone then.
 local function release(id, key)
-    local queue, message = unpack(redis.call('HMGET', key, 'queue', 'message'))
+    local queue, message, ttl = unpack(redis.call('HMGET', key, 'queue', 'message', 'ttl'))
     redis.call('ZREM', KEYS[9], id)
     if queue and message then
         redis.call('HDEL', key, 'message')
         redis.call('HSET', key, 'released', 1)
+        -- Not before: as long as the message is here, it is nowhere else.
+        if ttl then
+            redis.call('EXPIRE', key, ttl)
+        end
         push(queue, message)
         return 1
     end
@@ -107,10 +114,12 @@ while at <= #ARGV do
         if held and id ~= '' then
             local key = ARGV[2] .. id
             redis.call('DEL', key)
+            local now = now_ms()
             redis.call('HSET', key, 'need', ARGV[last + 2], 'members', ARGV[last + 3],
-                'queue', ARGV[last + 5], 'message', ARGV[last + 6], 'anywhere', ARGV[last + 7])
-            redis.call('EXPIRE', key, ARGV[last + 8])
-            redis.call('ZADD', KEYS[9], now_ms() + tonumber(ARGV[last + 4]), id)
+                'last', string.format('%.0f', now + tonumber(ARGV[last + 5])),
+                'queue', ARGV[last + 6], 'message', ARGV[last + 7], 'anywhere', ARGV[last + 8],
+                'ttl', ARGV[last + 9], 'round', ARGV[last + 10])
+            redis.call('ZADD', KEYS[9], now + tonumber(ARGV[last + 4]), id)
         end
         if held then
             for each = at + 3, last, 2 do
@@ -119,30 +128,31 @@ while at <= #ARGV do
             drop(claim)
             done = 1
         end
-        at = last + (id == '' and 2 or 9)
+        at = last + (id == '' and 2 or 11)
     elseif kind == 'join' then
-        local id, ended, queue = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
+        local id, round, ended, queue = ARGV[at + 2], ARGV[at + 4], ARGV[at + 5], ARGV[at + 7]
         local key, field = ARGV[2] .. id, 'm' .. ARGV[at + 3]
-        local known = redis.call('EXISTS', key) == 1
+        local need, waited = unpack(redis.call('HMGET', key, 'need', 'round'))
+        local known = need and (not waited or waited == '' or round == '' or round == waited)
         if known and redis.call('HSETNX', key, field, ended) == 1 then
             local how = redis.call('HMGET', key, 'need', 'members', 'anywhere')
-            local answered = redis.call('HINCRBY', key, 'answered', ARGV[at + 5])
+            local answered = redis.call('HINCRBY', key, 'answered', ARGV[at + 6])
             local all = redis.call('HINCRBY', key, 'ended', 1)
-            if ARGV[at + 5] == '1' and how[3] == '1' and queue ~= '' then
+            if (ARGV[at + 6] == '1' or answered == 0) and how[3] == '1' and queue ~= '' then
                 redis.call('HSET', key, 'queue', queue)
             end
             if answered >= tonumber(how[1]) or all >= tonumber(how[2]) then
                 release(id, key)
             end
-            record(ARGV[at + 7], ARGV[at + 8])
+            record(ARGV[at + 8], ARGV[at + 9])
             done = 1
         elseif known then
             done = redis.call('HGET', key, field) == ended and 1 or 0
         elseif holds(claim) then
-            record(ARGV[at + 7], ARGV[at + 8]) -- It came after the end: nobody waits for it.
+            record(ARGV[at + 8], ARGV[at + 9]) -- It came after the end: nobody waits for it.
         end
         drop(claim)
-        at = at + 9
+        at = at + 10
     elseif kind == 'record' then
         if holds(claim) then
             record(ARGV[at + 2], ARGV[at + 3])
@@ -154,7 +164,14 @@ while at <= #ARGV do
         local now = tonumber(claim) or now_ms()
         local due = redis.call('ZRANGEBYSCORE', KEYS[9], '-inf', now, 'LIMIT', 0, ARGV[at + 2])
         for _, id in ipairs(due) do
-            done = done + release(id, ARGV[2] .. id)
+            local key = ARGV[2] .. id
+            local answered, last = unpack(redis.call('HMGET', key, 'answered', 'last'))
+            if last and tonumber(last) > now and tonumber(answered or 0) == 0 then
+                redis.call('HSET', key, 'need', 1)
+                redis.call('ZADD', KEYS[9], last, id)
+            else
+                done = done + release(id, key)
+            end
         end
         at = at + 3
     else
@@ -172,10 +189,6 @@ while at <= #ARGV do
             if ARGV[at + 12] ~= '' then
                 redis.call('SET', ARGV[at + 12], ARGV[at + 13], 'EX', ARGV[3])
             end
-            if ARGV[at + 14] == '1' then
-                redis.call('DEL', ARGV[2] .. id)
-                redis.call('ZREM', KEYS[9], id)
-            end
             redis.call('PUBLISH', key, result)
             if channel ~= '' and not string.find(id, '\n', 1, true) then
                 told[channel], size[channel] = told[channel] or {}, size[channel] or 0
@@ -189,6 +202,10 @@ while at <= #ARGV do
             done = 1 -- It is this very outcome: the reply to an earlier try was lost.
         elseif status ~= 'REVOKED' then -- what was cancelled while it ran is no second outcome
             redis.call('HINCRBY', KEYS[5], 'duplicates', 1)
+        end
+        if ARGV[at + 14] == '1' then
+            redis.call('DEL', ARGV[2] .. id)
+            redis.call('ZREM', KEYS[9], id)
         end
         if claim ~= '' then
             drop(claim)

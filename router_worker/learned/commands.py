@@ -56,7 +56,7 @@ def train(paths: Sequence[Path], folder: Path, *, seed: int = 0) -> dict[str, An
     if quality:
         predictor = train_quality(quality, seed=seed)
         parts[QUALITY] = Part(*predictor.to_part())
-        told[QUALITY] = {"rows": len(quality), "models": list(predictor.models)}
+        told[QUALITY] = {**predictor.trained, "models": list(predictor.models)}
     save_model(folder, parts)
     told["model_bytes"] = size_of(folder)
     return told

@@ -181,7 +181,10 @@ def many(found: Judged, prices: Mapping[str, float], rng: np.random.Generator) -
     if unknown:
         raise ModelyardError(f"no price of {', '.join(unknown)}")
     costs = np.array([prices[name] for name in found.models])
-    gain = savings(found.predicted, found.scores, costs, rng)
+    try:
+        gain = savings(found.predicted, found.scores, costs, rng)
+    except ValueError as error:
+        raise ModelyardError(f"with these prices: {error}") from error
     return {
         "best_single": found.models[gain.best],
         "best_single_score": float(found.scores[:, gain.best].mean()),

@@ -60,6 +60,10 @@ class Part:
             raise self.error(f"{key!r} is not a list of texts")
         if len(set(found)) != len(found):
             raise self.error(f"{key!r} has a text twice")
+        try:
+            "".join(found).encode()
+        except UnicodeEncodeError as error:
+            raise self.error(f"{key!r} has half a surrogate pair, which is no text") from error
         return tuple(found)
 
     def error(self, what: str) -> ModelFileError:

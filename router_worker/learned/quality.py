@@ -12,7 +12,7 @@ aside (`train_quality.py`). Nothing but numpy is needed here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 from zlib import crc32
 
@@ -45,7 +45,8 @@ class QualityPredictor:
     each model's log-odds, and its squared inverse document frequency. `shape_mean`,
     `shape_deviation` (float32, S) standardize the shape, `shape_weight` (float32, S x M) and
     `bias` (float32, M) are the rest of the linear predictors. `blend` (float32, 3 x M) is the
-    weight of the linear log-odds, of the trees' and of 1.
+    weight of the linear log-odds, of the trees' and of 1. `trained` says what it was trained on
+    and how well it did there; it goes into the file, for people.
     """
 
     models: tuple[str, ...]
@@ -56,6 +57,7 @@ class QualityPredictor:
     bias: NDArray[np.float32]
     trees: Trees
     blend: NDArray[np.float32]
+    trained: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, text: str) -> dict[str, float]:
         """Return for each model the chance that its answer to `text` is good enough (0..1).
@@ -84,7 +86,7 @@ class QualityPredictor:
 
     def to_part(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return JSON metadata and named arrays, from which `from_part` makes the same again."""
-        meta: dict[str, Any] = {"models": list(self.models), "shape": list(NAMES)}
+        meta = {**self.trained, "models": list(self.models), "shape": list(NAMES)}
         # Only rows that say something, in half precision: a chance changes by less than 0.001.
         used = np.flatnonzero(self.table[:, -1]).astype(np.int32)
         arrays: dict[str, NDArray[Any]] = {

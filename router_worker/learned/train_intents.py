@@ -149,7 +149,7 @@ def learn(
     """Return the vocabulary of texts and a network trained on them."""
     vocabulary = Vocabulary.of(texts, FEATURES)
     rows = encode(vocabulary, texts)
-    if width > MAX_SHORTCUTS:
+    if width > MAX_SHORTCUTS or not len(vocabulary):  # without features there is nothing linear
         return vocabulary, fit(rows, truth, width, units=UNITS, seed=seed)
     network = fit(rows.copy(), truth, width, units=UNITS - width, seed=seed)
     return vocabulary, with_shortcut(network, rows, truth, seed)

@@ -4,7 +4,9 @@ All that has to be chosen is chosen by what it predicts for rows it has not seen
 into `FOLDS`, and what is learned from all but one fold is judged on that one.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -109,6 +111,7 @@ def train_quality(rows: Sequence[PairRow | ScoresRow], *, seed: int = 0) -> Qual
     used = len(inputs.used)
     table[inputs.used, :-1] = weights[:used] * inputs.idf[:, None]
     table[inputs.used, -1] = inputs.idf**2
+    unseen_blend = blend[0] * odds + blend[1] * tree_odds + blend[2]
     return QualityPredictor(
         models=models,
         table=table,
@@ -118,6 +121,16 @@ def train_quality(rows: Sequence[PairRow | ScoresRow], *, seed: int = 0) -> Qual
         bias=np.array([each.bias for each in linear], np.float32),
         trees=together(forest),
         blend=blend,
+        trained={
+            "rows": len(rows),
+            "rows_sha256": rows_sha256(rows),
+            "seed": seed,
+            "cross_validation": {
+                "folds": FOLDS,
+                "log_loss": round(log_loss(targets, unseen_blend), 5),
+                "log_loss_of_means": round(log_loss(targets, mean_odds(targets)), 5),
+            },
+        },
     )
 
 
@@ -131,10 +144,7 @@ def need_sklearn() -> None:
 
 def scores(rows: Sequence[PairRow | ScoresRow]) -> tuple[tuple[str, ...], Floats]:
     """Return the models, and N x M scores in 0..1, NaN where a row has none."""
-    found: list[Mapping[str, float]] = [
-        row.scores if isinstance(row, ScoresRow) else {"weak": row.weak, "strong": row.strong}
-        for row in rows
-    ]
+    found = [scores_of(row) for row in rows]
     models = tuple(dict.fromkeys(model for each in found for model in each))
     if not models:
         raise ModelyardError("no rows to learn from")
@@ -149,7 +159,16 @@ def scores(rows: Sequence[PairRow | ScoresRow]) -> tuple[tuple[str, ...], Floats
     low, high = float(np.nanmin(targets)), float(np.nanmax(targets))
     if low >= 0 and high <= 1:
         low, high = 0.0, 1.0
+    if not 0.0 < high - low < np.inf:
+        raise ModelyardError(f"the scores are from {low:g} to {high:g}: they can't be learned from")
     return models, (targets - low) / (high - low)
+
+
+def scores_of(row: PairRow | ScoresRow) -> dict[str, float]:
+    """Return a row's scores by model."""
+    if isinstance(row, ScoresRow):
+        return dict(row.scores)
+    return {"weak": row.weak, "strong": row.strong}
 
 
 def read(prompts: Sequence[str]) -> Inputs:
@@ -287,6 +306,21 @@ def fit_linear_exactly(inputs: Floats, targets: Floats, *, shrink: float = 1.0) 
         if np.abs(step).max() < 1e-6:
             break
     return weights
+
+
+def mean_odds(targets: Floats) -> Floats:
+    """Return the log-odds of each model's mean score: what is known without looking at prompts."""
+    means = np.clip(np.nanmean(targets, axis=0), 1e-6, 1 - 1e-6)
+    odds: Floats = np.log(means / (1 - means))
+    return odds
+
+
+def rows_sha256(rows: Sequence[PairRow | ScoresRow]) -> str:
+    """Return what tells one set of rows from another: their order does not count."""
+    digest = hashlib.sha256()
+    for line in sorted(json.dumps([row.prompt, scores_of(row)], sort_keys=True) for row in rows):
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
 
 
 def log_loss(targets: Floats, odds: Floats) -> float:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from modelyard.decision_ledger import Entry
-from producer.learn import lessons
+from modelyard.decision_ledger import Entry, Kind
+from producer.learn import LEAST_SCORES, frequent, lessons
+from router_worker.learned.train_quality import MIN_ROWS
 
 SUBJECTS = {
     "billing": "invoice refund charge card payment price fee receipt".split(),
@@ -172,7 +173,7 @@ def test_the_ledger_teaches_what_people_and_judges_thought() -> None:
                 entry("request", "1", model="small", request=kept),
                 entry("feedback", "1", model="small", score=0.2),
                 entry("feedback", "1", model="small", score=0.4),
-                entry("shadow", "1:shadow", model="large", score=0.9),
+                entry("shadow", "1", model="large", score=0.9),
                 entry("request", "2", model="small", request=kept),
                 entry("request", "3", model="small"),
                 entry("feedback", "3", model="small", score=1.0),
@@ -181,3 +182,52 @@ def test_the_ledger_teaches_what_people_and_judges_thought() -> None:
     )
 
     assert rows == [{"prompt": "hello", "scores": {"small": 0.4, "large": 0.9}}]
+
+
+def test_ids_with_colons_are_requests_of_their_own_and_what_is_no_request_is_left_out() -> None:
+    def asked(id: str, request: dict[str, Any]) -> Entry:
+        return Entry(kind=Kind.REQUEST, id=id, at=1.0, model="small", score=0.5, request=request)
+
+    def shadow(id: str, score: float) -> Entry:
+        return Entry(kind=Kind.SHADOW, id=id, at=2.0, model="large", score=score)
+
+    rows = list(
+        lessons(
+            [
+                asked("job:7", {"text": "seven"}),
+                asked("job:8", {"text": "eight"}),
+                asked("job:9", {"text": "nine", "key_of_a_later_version": 1}),
+                shadow("job:7", 0.9),
+                shadow("job:8", 0.1),
+            ]
+        )
+    )
+
+    assert rows == [
+        {"prompt": "seven", "scores": {"small": 0.5, "large": 0.9}},
+        {"prompt": "eight", "scores": {"small": 0.5, "large": 0.1}},
+    ]
+
+
+def test_prices_with_nothing_to_save_are_told(model: Path, pairs: Path) -> None:
+    prices = ("--price", "weak=1", "--price", "strong=0")
+    said = modelyard("evaluate", pairs, "--model", model, *prices, code=2)
+    assert said == "with these prices: the best model costs nothing: there is nothing to save\n"
+
+
+def test_a_model_that_hardly_anybody_judged_does_not_keep_others_from_being_learned() -> None:
+    rows = [{"prompt": f"p{n}", "scores": {"small": 1.0}} for n in range(LEAST_SCORES)]
+    rare = [{"prompt": "q", "scores": {"large": 0.5}}]
+    both = [{"prompt": "r", "scores": {"small": 0.0, "large": 0.5}}]
+
+    kept, left_out = frequent([*rows, *rare, *both])
+
+    assert kept == [*rows, {"prompt": "r", "scores": {"small": 0.0}}]
+    assert left_out == {"large": 2}
+    assert LEAST_SCORES == MIN_ROWS
+
+
+def test_an_answer_of_several_models_teaches_nothing_of_one() -> None:
+    kept = {"messages": [{"role": "user", "content": "hello"}]}
+    judged = {"model": "small+large", "score": 0.5, "request": kept}
+    assert not list(lessons([Entry(kind=Kind.REQUEST, id="1", at=1.0, **judged)]))

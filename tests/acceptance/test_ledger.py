@@ -153,6 +153,25 @@ def test_the_ledger_is_exported_as_a_table(desk: Desk, store: redis.Redis) -> No
     assert (second["kind"], second["request"]) == ("feedback", None)
 
 
+def test_what_no_table_can_hold_is_cut_to_the_largest_number(
+    desk: Desk, store: redis.Redis
+) -> None:
+    import pyarrow.parquet as pq
+
+    put(store, entry(id="1", input_tokens=10**30))
+
+    assert desk.json("ledger", "export", "-o", "t.parquet", "--format", "parquet")["exported"] == 1
+    assert pq.read_table(desk.folder / "t.parquet").to_pylist()[0]["input_tokens"] == 2**63 - 1
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(desk: Desk, store: redis.Redis) -> None:
+    put(store, asked("summarize", id="1", intent="[/red]"))
+
+    for words in (("ledger", "show"), ("replay", "--policy", "catalog.yaml")):
+        done = desk(*words)
+        assert (done.returncode, "[/red]" in done.stdout) == (0, True), done.stderr
+
+
 def test_an_empty_ledger_is_an_empty_table(desk: Desk) -> None:
     import pyarrow.parquet as pq
 
@@ -178,6 +197,7 @@ def test_without_pyarrow_it_is_said_what_to_do(redis_url: str, tmp_path: Path) -
         (("ledger", "show", "--since", "yesterday"), "'yesterday' is no time"),
         (("ledger", "show", "--since", "1h", "--until", "2h"), "nothing is since 1h and until 2h"),
         (("feedback", "r1", "--score", "2"), "a score is from 0 to 1, and not 2"),
+        (("feedback", "r\udcff", "--score", "1"), "the id or the comment is not valid Unicode"),
         (("experiments", "back", "try-larger"), "did you mean 'try-large'?"),
         (("replay", "--policy", "nowhere.yaml"), "nowhere.yaml"),
     ],

@@ -14,6 +14,7 @@ from claims_model import NO_ROOM_FOR_DEAD, Held, id_of, stored
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
+from waiting import eventually
 
 from modelyard.claims import (
     AT_ONCE,
@@ -42,6 +43,7 @@ from modelyard.names import (
     COUNTERS_KEY,
     DECISIONS_KEY,
     JOIN_KEY_PREFIX,
+    JOINS_KEY,
     RESULT_KEY_PREFIX,
     SUBMITTED_KEY_PREFIX,
     WAKE_KEY_PREFIX,
@@ -379,13 +381,13 @@ def test_a_queue_is_full_too_when_one_behind_it_is(client: FaultyRedis, worker: 
 # -- spreading and joining
 
 
-def spread_of(claim: str, need: int = 3, *, within_ms: int = 60_000, ttl_s: int = 60) -> Spread:
+def spread_of(claim: str, need: int = 3, *, within_ms: int = 60_000, **fields: Any) -> Spread:
     """Return a request `a` of three members, who are joined in `model.small`."""
     members = tuple(("members", b"a%d" % number) for number in (1, 2, 3))
-    return Spread(claim, members, JoinPoint("a", need, 3, within_ms, NEXT, b"a", ttl_s=ttl_s))
+    return Spread(claim, members, JoinPoint("a", need, 3, within_ms, NEXT, b"a", **fields))
 
 
-def members_of(worker: Claims, client: redis.Redis, need: int = 3, **fields: int) -> list[str]:
+def members_of(worker: Claims, client: redis.Redis, need: int = 3, **fields: Any) -> list[str]:
     """Spread a request, and return the claims of its members."""
     put_all(client, b"a")
     (claimed,) = claim_from(worker)
@@ -462,12 +464,77 @@ def test_who_is_spread_again_starts_anew(client: FaultyRedis, worker: Claims) ->
 
 
 def test_what_is_known_of_members_is_forgotten_in_time(client: FaultyRedis, worker: Claims) -> None:
-    first, *_ = members_of(worker, client, ttl_s=60, within_ms=0)
+    first, second, _ = members_of(worker, client, need=1, ttl_s=60)
+    assert client.ttl(JOIN_KEY_PREFIX + "a") == -1, "the request is nowhere else"
+    worker.settle([Join(first, "a", 1, "one", True)])
     assert 0 < client.ttl(JOIN_KEY_PREFIX + "a") <= 60
     client.delete(JOIN_KEY_PREFIX + "a")
     assert Claims(client).release_overdue() == 0
-    assert worker.settle([Join(first, "a", 1, "one", True, entry="e", entries=9)]) == [LOST]
+    assert worker.settle([Join(second, "a", 2, "two", True, entry="e", entries=9)]) == [LOST]
     assert stored(client, [NEXT]).entries == ["e"]
+
+
+def test_late_members_of_which_none_has_answered_are_waited_for(
+    client: FaultyRedis, worker: Claims
+) -> None:
+    first, second, _ = members_of(worker, client, within_ms=0, last_ms=60_000)
+    worker.settle([Join(first, "a", 1, "failed")])
+    assert Claims(client).release_overdue() == 0
+    assert in_queue(client, NEXT) == []
+    worker.settle([Join(second, "a", 2, "two", True)])
+    assert in_queue(client, NEXT) == [b"a"], "the first answer is enough then"
+
+
+def test_late_members_are_waited_for_until_the_last(client: FaultyRedis, worker: Claims) -> None:
+    members_of(worker, client, within_ms=0, last_ms=1)
+    eventually(lambda: Claims(client).release_overdue() == 1)
+    assert in_queue(client, NEXT) == [b"a"]
+
+
+def test_a_member_of_an_earlier_round_is_only_noted(client: FaultyRedis, worker: Claims) -> None:
+    first, second, third = members_of(worker, client, need=1, round="2")
+    stale = Join(first, "a", 1, "old", True, entry="e", entries=9, round="1")
+    assert worker.settle([stale]) == [LOST]
+    assert in_queue(client, NEXT) == []
+    assert stored(client, [NEXT]).entries == ["e"]
+    assert worker.settle([Join(second, "a", 1, "new", True, round="2")]) == [DONE]
+    assert in_queue(client, NEXT) == [b"a"]
+    assert worker.settle([Join(third, "a", 3, "unreadable")]) == [DONE], "of which nobody can tell"
+
+
+def test_what_ends_is_not_waited_for_by_its_members(client: FaultyRedis, worker: Claims) -> None:
+    members_of(worker, client)
+    gone = replace(end_of("", "a", "REVOKED"), joined=True)
+    assert settle(client, [gone]) == [DONE]
+    assert not client.exists(JOIN_KEY_PREFIX + "a", JOINS_KEY)
+    put_all(client, b"a")
+    (again,) = claim_from(worker)
+    assert worker.settle([spread_of(again.claim)]) == [DONE]
+    assert settle(client, [replace(end_of("", "a"), joined=True)]) == [LOST]
+    assert not client.exists(JOIN_KEY_PREFIX + "a", JOINS_KEY), "nor by a second end"
+
+
+def test_failed_members_are_joined_where_a_worker_lives(
+    client: FaultyRedis, worker: Claims
+) -> None:
+    first, *_ = members_of(worker, client, anywhere=True, within_ms=0)
+    worker.settle([Join(first, "a", 1, "failed", queue="members")])
+    assert Claims(client).release_overdue() == 1
+    assert in_queue(client, NEXT) == []
+
+
+def test_much_is_settled_in_several_pieces(
+    client: FaultyRedis, worker: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelyard.claims.MOST_CHARS", 20_000)
+    put_all(client, *(b"%d" % number for number in range(40)))
+    hops = [Hop(each.claim, NEXT, b"x" * 100_000) for each in claim_from(worker)]
+    client.config_set("client-query-buffer-limit", "1mb")  # a gigabyte is what it is by default
+    try:
+        assert worker.settle(hops) == [DONE] * 40
+    finally:
+        client.config_set("client-query-buffer-limit", "1gb")
+    assert client.llen(NEXT) == 40
 
 
 def test_an_end_tells_the_ledger_and_the_session_once(client: FaultyRedis, worker: Claims) -> None:

@@ -380,8 +380,7 @@ def test_a_member_of_what_was_cancelled_is_not_called(
     with pytest.raises(RequestRevoked):
         waiting.result(0)
     eventually(lambda: store.hlen(CLAIMS_KEY) == 0)
-    # Its join is of no use to anybody, and goes when its time is up.
-    store.zrem(JOINS_KEY, waiting.id)
+    assert not store.exists(JOIN_KEY_PREFIX + waiting.id)
     assert not [call for call in yard.fake.calls if (call.request_id or "").startswith(waiting.id)]
 
 

@@ -12,7 +12,8 @@ from strategy_yard import MODELS, empty_yard
 from waiting import eventually
 from workers import Workers
 
-from modelyard import Client
+from modelyard import Client, RequestFailed
+from modelyard.dead_letters import DeadLetters
 from modelyard.handle import Handle
 from modelyard.messages import Answer
 from modelyard.names import (
@@ -20,9 +21,11 @@ from modelyard.names import (
     COUNTERS_KEY,
     DEAD_LETTERS_KEY,
     DECISIONS_KEY,
+    JOIN_KEY_PREFIX,
     JOINS_KEY,
     model_queue,
 )
+from modelyard.replay import Edit
 from modelyard.testing import Gate, Reply
 from producer.commands import model_command
 
@@ -156,6 +159,47 @@ def test_a_member_that_can_t_be_read_fails_and_the_others_answer(
     answer = ended_once(handle, store)
 
     assert [draft.model for draft in answer.drafts] == ["small", "large"]
+
+
+def test_an_ensemble_that_waited_long_for_its_workers_is_answered(
+    yard: Workers, client: Client, store: redis.Redis
+) -> None:
+    """All its members were late, and none of them had its turn."""
+    yard.start_router()
+    handle = client.submit("hello", route="impatient")
+    join = JOIN_KEY_PREFIX + handle.id
+    eventually(lambda: store.hget(join, "need") == b"1", timeout_s=20)
+    assert store.ttl(join) == -1
+    yard.start("pool", model_command(*MODELS))
+
+    ended_once(handle, store)
+
+
+def test_members_of_a_former_life_have_no_say(
+    yard: Workers, client: Client, store: redis.Redis
+) -> None:
+    gate = Gate()
+    for model in ("small", "medium", "large"):
+        yard.fake.script(model, [Reply(gate=gate, text="old")])
+    yard.start_router()
+    yard.start("pool", model_command(*MODELS))
+    handle = client.submit("hello", route="impatient", deadline_s=1)
+    with pytest.raises(RequestFailed, match="3 of 3 did not answer in time"):
+        handle.result(30)
+
+    new = Gate()
+    yard.fake.always("*", Reply(gate=new, text="new"))
+    (fate,) = DeadLetters(store).replay(edit=Edit(route="all", no_deadline=True))
+    assert fate.what == "replayed"
+    yard.fake.wait_until(lambda fake: fake.in_flight == 6)
+    gate.open()
+    eventually(lambda: store.hlen(CLAIMS_KEY) == 3)
+    new.open()
+
+    answer = client.handle(handle.id).result(30)
+    assert [draft.text for draft in answer.drafts] == ["new"] * 3
+    eventually(lambda: store.hlen(CLAIMS_KEY) == 0)
+    assert not store.exists(JOIN_KEY_PREFIX + handle.id)
 
 
 def test_answers_are_combined_where_a_worker_lives(

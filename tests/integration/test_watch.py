@@ -177,6 +177,8 @@ def test_where_nothing_is_learned_nothing_is_read() -> None:
         raise AssertionError("it asks for Redis")
 
     assert not is_needed(catalog())
+    dear = Route.model_validate({"otherwise": {"models": ["small"], "max_cost_usd": 0.1}})
+    assert is_needed(catalog().model_copy(update={"routes": {"default": dear}}))
     watch = Watch(catalog(), never)
     watch.start()
     watch.stop()

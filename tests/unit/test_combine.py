@@ -34,6 +34,10 @@ def longest(answers: Sequence[Draft]) -> str:
     return max((answer.text for answer in answers), key=len)
 
 
+def leaving(answers: Sequence[Draft]) -> str:
+    raise SystemExit(answers[0].text)
+
+
 def broken(answers: Sequence[Draft]) -> str:
     raise KeyError(answers[0].text)
 
@@ -97,6 +101,7 @@ def test_a_function_of_the_plan_combines() -> None:
     ("function", "wrong"),
     [
         (f"{HERE}:broken", "failed: KeyError"),
+        (f"{HERE}:leaving", "failed: SystemExit"),
         (f"{HERE}:count", "returned no text but a int"),
         (f"{HERE}:nothing", "can't be imported: AttributeError"),
         ("no_such_module:f", "can't be imported: ModuleNotFoundError"),

@@ -41,6 +41,14 @@ def test_odd_numbers_do_no_harm() -> None:
     assert read_confidence(logprobs(math.nan, math.log(0.5))) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("logs", "sure"),
+    [((1000.0,), 1.0), ((math.inf, -math.inf), 0.0), ((10**400, 0), 1.0), ((-(10**400),), 0.0)],
+)
+def test_what_no_probability_is_costs_no_answer(logs: tuple[float, ...], sure: float) -> None:
+    assert read_confidence(logprobs(*logs)) == pytest.approx(sure)
+
+
 def test_a_completion_has_it_where_the_provider_told() -> None:
     choice = {"message": {"content": "hi"}, "logprobs": logprobs(math.log(0.5))}
     body = json.dumps({"choices": [choice]}).encode()

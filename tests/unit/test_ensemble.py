@@ -71,7 +71,6 @@ def sent(of: Call) -> tuple[Any, list[tuple[str, dict[str, Any], Call]]]:
         words="words",
         reply_to="r",
         redelivered=False,
-        ttl_s=60,
         now=NOW,
     )
     messages = []

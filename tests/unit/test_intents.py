@@ -207,6 +207,7 @@ def test_a_saved_classifier_guesses_the_same(trained: TrainedIntents, tmp_path: 
     [
         ({"labels": ["math", "weather"]}, {}, "has 2 labels, and 4 outputs for them"),
         ({"labels": ["math"]}, {}, "has fewer than two labels"),
+        ({"labels": ["math", "\ud800"]}, {}, "half a surrogate pair"),
         ({"temperature": 0}, {}, "'temperature' is not a finite number from"),
         ({"gate": None}, {}, "'gate' is not a number"),
         ({}, {"b1": np.zeros(9, np.float32)}, "array 'b1' is 9, not 256"),

@@ -1,5 +1,6 @@
 """JSON schemas of answers: nothing is fetched, nothing takes for ever, nothing is repeated."""
 
+import json
 import time
 from typing import Any
 
@@ -78,3 +79,9 @@ def test_patterns_take_linear_time() -> None:
     began = time.monotonic()
     assert why_not({"pattern": "^(a+)+$"}, "a" * 50_000 + "b")
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 400])
+def test_a_number_that_is_too_large_does_not_fit(number: str) -> None:
+    why = why_not({"multipleOf": 0.01}, json.loads(number))
+    assert why == "its JSON has a number that is too large"

@@ -1,5 +1,7 @@
 """What a judge is asked, and how its replies are read."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,3 +148,22 @@ def test_picks_are_read(reply: str, pick: int | None) -> None:
 def test_a_pick_is_one_of_the_answers_whatever_is_replied(reply: str, count: int) -> None:
     pick = read_pick(reply, count)
     assert pick is None or 0 <= pick < count
+
+
+@pytest.mark.parametrize(
+    ("reply", "pick"),
+    [
+        ("<think>1 or 2?</think>3", 2),
+        ("<THINKING>1</thinking> <think>2</think> 3", 2),
+        ("<think>1 <think>2</think> 3", 2),
+        ("3 <think>or 1", 2),
+    ],
+)
+def test_thoughts_are_not_heard(reply: str, pick: int) -> None:
+    assert read_pick(reply, 3) == pick
+
+
+def test_thoughts_without_end_take_linear_time() -> None:
+    began = time.monotonic()
+    assert read_pick("<think>" * 200_000, 3) is None
+    assert time.monotonic() - began < 5

@@ -362,3 +362,53 @@ def test_an_experiment_belongs_to_one_route() -> None:
     one = {"otherwise": ["cheap"], "experiments": [trial]}
     with pytest.raises(ValueError, match="both have an experiment 'try'"):
         catalog(one, other=one)
+
+
+class TestWhoMaySee:
+    """A region and a class of data bind everybody who gets the text, not only who answers."""
+
+    REQUEST = Request.of("x", limits=Limits(region="eu", data_class="personal"))
+
+    def test_no_shadow_sees_what_it_may_not(self) -> None:
+        shadow = {"name": "s", "kind": "shadow", "of": "middle", "to": "dear", "percent": 100}
+        yard = catalog({"otherwise": ["middle"], "experiments": [shadow]})
+
+        assert decide(Request.of("x"), yard, NOW).plan.shadow == "dear"
+        assert decide(self.REQUEST, yard, NOW).plan.shadow is None
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            {"strategy": "cascade", "accept": {"judge": "dear"}},
+            {"strategy": "ensemble", "combine": {"how": "best", "judge": "dear"}},
+        ],
+    )
+    def test_no_judge_sees_what_it_may_not(self, target: Mapping[str, Any]) -> None:
+        request = Request.of("x", limits=Limits(region="eu"))
+        rule = {"when": {"min_tokens": 0}, "intent": "i", "models": ["cheap", "middle"], **target}
+        strict = catalog({"rules": [rule], "otherwise": ["middle"]})
+        safe = catalog({"rules": [rule], "otherwise": ["middle"], "if_none": "otherwise"})
+
+        with pytest.raises(Unroutable, match="its judge 'dear' may not see the request"):
+            decide(request, strict, NOW)
+        assert steps(decide(request, safe, NOW)) == ["middle"]
+        assert steps(decide(Request.of("x"), strict, NOW)) == ["cheap", "middle"]
+
+
+def test_where_the_classifier_fails_rules_carry_on_also_on_a_learned_route() -> None:
+    rule = {"when": {"keywords": ["refund"]}, "intent": "refund", "models": ["dear"]}
+    yard = catalog(
+        {
+            "decide_by": "learned",
+            "classifier": "builtin",
+            "rules": [rule],
+            "intents": {"code": ["cheap"]},
+            "otherwise": ["middle"],
+        }
+    )
+    request = Request.of("refund")
+
+    assert steps(decide(request, yard, NOW, knowledge=knowing(Said("code")))) == ["cheap"]
+    assert steps(decide(request, yard, NOW, knowledge=knowing(None))) == ["dear"]
+    assert steps(decide(request, yard, NOW)) == ["dear"]
+    assert steps(decide(Request.of("hello"), yard, NOW)) == ["middle"]

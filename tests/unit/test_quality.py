@@ -15,7 +15,7 @@ from router_worker.learned.ngrams import words
 from router_worker.learned.quality import BUCKETS, QualityPredictor, buckets
 from router_worker.learned.rows import PairRow, ScoresRow
 from router_worker.learned.shape import NAMES, shape
-from router_worker.learned.train_quality import blended, log_loss, train_quality
+from router_worker.learned.train_quality import blended, log_loss, rows_sha256, train_quality
 from router_worker.learned.trees import LEAVES, NODES, Trees
 
 TOPICS = ("history of the old kings", "sum of the prime numbers", "colour of spring flowers")
@@ -103,6 +103,22 @@ def test_chances_are_calibrated_where_nothing_can_be_learned() -> None:
     said = [learned.predict(f"question {i}")["weak"] for i in range(400, 500)]
     assert np.mean(said) == pytest.approx(0.3, abs=0.06)
     assert np.std(said) < 0.1
+
+
+def test_its_part_says_what_it_was_trained_on_and_how_well_it_did(pair: QualityPredictor) -> None:
+    meta, _ = pair.to_part()
+    measured = meta["cross_validation"]
+    assert (meta["rows"], meta["seed"], measured["folds"]) == (300, 0, 5)
+    assert measured["log_loss"] < measured["log_loss_of_means"]
+    rows = [example(i) for i in range(300)]
+    assert meta["rows_sha256"] == rows_sha256(rows[::-1])
+    assert meta["rows_sha256"] != rows_sha256(rows[1:])
+
+
+@pytest.mark.parametrize("scores", [(5.0, 5.0), (-1e308, 1e308)])
+def test_scores_that_can_not_be_scaled_are_refused(scores: tuple[float, float]) -> None:
+    with pytest.raises(ModelyardError, match="they can't be learned from"):
+        train_quality([PairRow("hello", *scores)] * 60)
 
 
 def test_too_few_rows_are_refused() -> None:

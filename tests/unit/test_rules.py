@@ -1,7 +1,7 @@
 """Conditions of rules: what each of them holds for, and what the reasons say."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from modelyard.messages import Request
-from modelyard.routes import Route, Rule, When
+from modelyard.routes import Language, Route, Rule, When
 from router_worker.features import features
+from router_worker.language import _SCRIPTS, _SMALL_WORDS
 from router_worker.rules import View, matches, prepare, why
 
 
@@ -162,3 +163,41 @@ def test_not_is_the_opposite(text: str, keyword: str) -> None:
     except ValidationError:
         return  # no Unicode
     assert (why(plain, seen) is None) is not (why(negated, seen) is None)
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"keywords": []},
+        {"metadata": {}},
+        {"any": []},
+        {"all": [], "timezone": "Europe/Berlin"},
+        {"has": [], "not": {"languages": []}},
+        {"languages": ["fi"]},
+        {"languages": ["EN"]},
+    ],
+)
+def test_conditions_that_always_or_never_hold_are_refused(conditions: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        when(**conditions)
+
+
+def test_a_rule_may_ask_for_every_language_that_can_be_told_and_for_no_other() -> None:
+    assert set(get_args(Language)) == {name for name, _, _ in _SCRIPTS} | _SMALL_WORDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "found"),
+    [
+        ("翻译", "请翻译这段话", True),
+        ("แปล", "ช่วยแปลข้อความนี้", True),
+        ("번역", "이 글을 번역해 주세요", True),
+        ("tシャツ", "白いTシャツをください", True),
+        ("translate", "これをtranslateして", True),
+        ("シャツ", "きれいなシャッター", False),
+        ("cat", "concatenate", False),
+        ("straße", "Hauptstraße", False),
+    ],
+)
+def test_words_are_whole_where_the_script_has_spaces(keyword: str, text: str, found: bool) -> None:
+    assert (why(when(keywords=[keyword]), view(text)) is not None) is found

@@ -1,5 +1,6 @@
 """The router worker's Celery app: `celery -A router_worker worker -Q requests`."""
 
+import gc
 import logging
 from typing import Any
 
@@ -17,6 +18,9 @@ from router_worker.shared import Shared
 from router_worker.shelf import Shelf
 from router_worker.task import RouteTask
 from router_worker.watch import Watch
+
+YOUNG_OBJECTS = 10_000
+"""So many new objects, of some batches, before the collector looks at them."""
 
 logger = logging.getLogger("modelyard.router")
 settings = load_settings()
@@ -55,6 +59,11 @@ def consume_lanes(instance: Any, **_: Any) -> None:
         prepare(route)
     RouteTask.shelf.knowledge()
     watch.start()
+    # What was imported stays: the collector need not look at it with every batch.
+    # https://docs.python.org/3/library/gc.html#gc.freeze
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 # `celery -A router_worker inspect learned`:

@@ -34,12 +34,14 @@ class Settled:
     """How a message ends: what is written, and what events, logs and Flower are told.
 
     `settlement` is None if there is nothing to write. `error` is None after a success, `Ignore` if
-    the request goes on elsewhere, and else what the producer gets.
+    the request goes on elsewhere, and else what the producer gets. `log` is logged when it is
+    written: nobody waits for a line in a log, and it is true only then.
     """
 
     settlement: Settlement | None
     seen: str = ""
     error: Exception | None = None
+    log: str = ""
 
 
 _context: ContextVar[Context | None] = ContextVar("modelyard_task_context", default=None)

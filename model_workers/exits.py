@@ -70,8 +70,8 @@ class Exits:
             joined=call.part is Part.COMBINE,
         )
         seen = brief(answer)
-        logger.info("request %s: %s in %.0f ms", origin.id, seen, answer.timings.calling_ms)
-        return Settled(end, seen)
+        log = f"request {origin.id}: {seen} in {answer.timings.calling_ms:.0f} ms"
+        return Settled(end, seen, log=log)
 
     def hop(self, origin: Origin, onward: Call, why: str) -> Settled:
         """Return the hop to the next model, or to a judge, under the same id."""

@@ -48,6 +48,7 @@ from modelyard.connect import connect
 from modelyard.holdings import ledger
 
 logger = logging.getLogger("modelyard.pool")
+calls = logging.getLogger("modelyard.calls")
 
 FINISHERS = 4
 """Threads that write results: enough to overlap round trips, few enough to share one GIL."""
@@ -359,6 +360,8 @@ class AsyncioPool(BasePool):
         elif result != DONE and not isinstance(error, Ignore):
             logger.warning("request %s: another outcome was first", job.id)
             error = Ignore("another outcome was first")
+        elif end.log:
+            calls.info("%s", end.log)
         runtime_s = time.monotonic() - job.started
         self._jobs.pop(job.pid, None)
         if error is None:

@@ -51,6 +51,7 @@ def load_of(storm: Storm, requests: int, per_s: float, lease_s: float) -> Load:
         storm.crash_every,
         storm.sleep_every,
         storm.sleep_leases * lease_s,
+        storm.strategies,
     )
 
 
@@ -107,7 +108,12 @@ def plan(options: argparse.Namespace) -> list[tuple[Storm, systems.System, float
     make: list[Callable[[], systems.System]] = [systems.ours, systems.peer]
     if options.storm or options.only:
         make = [systems.peer] if options.only == "peer" else [systems.ours]
-    runs = [(storm, system(), options.lease_s) for storm in storms for system in make]
+    runs = [
+        (storm, system(), options.lease_s)
+        for storm in storms
+        for system in make
+        if not (storm.strategies and system is systems.peer)
+    ]
     if not options.storm and options.only != "peer":
         extra = [BY_NAME[name] for name in WITH_DEFAULT_LEASE]
         runs += [(storm, systems.ours(), DEFAULT_LEASE_S) for storm in extra]

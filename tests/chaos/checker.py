@@ -7,10 +7,11 @@ In the manner of Jepsen's queue test (https://jepsen.io): what was accepted has 
 - *left over*: it has its outcome and is still in a queue or in a claim;
 - *doubled*: two terminal outcomes of one id were published, stored or seen, or an answer and a
   dead letter;
-- *paid twice*: the endpoint completed more than one call of an id. It is *explained* once for each
-  fault that found the request in flight: called, without an outcome, at a process that was killed
-  or stopped; or anywhere, from the begin of a fault between workers and Redis until a lease after
-  its end, as nobody can renew a lease meanwhile;
+- *paid twice*: the endpoint completed more than one call of an id, or of a part of its plan, where
+  that asks several models. It is *explained* once for each fault that found the call in flight:
+  made, without an outcome of its request, at a process that was killed or stopped; or anywhere,
+  from the begin of a fault between workers and Redis until a lease after its end, as nobody can
+  renew a lease meanwhile;
 - *takeover*: from the SIGKILL of a pool process until a request that it had in flight was called
   again or had its outcome. A *recovery* is the longest of these for one SIGKILL. Of a router the
   requests in hand are not known: all that were accepted and not called yet stand for them.
@@ -21,7 +22,7 @@ stops. What was accepted then may be lost, and what ended then may end again: bo
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -83,9 +84,11 @@ class _Storm:
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
-        self.calls: dict[str, list[Execution]] = defaultdict(list)
+        self.calls: dict[tuple[str, str], list[Execution]] = defaultdict(list)
+        self.first_call: dict[str, float] = {}
         for execution in evidence.executions:
-            self.calls[execution.id].append(execution)
+            self.calls[execution.id, execution.part].append(execution)
+            self.first_call.setdefault(execution.id, execution.started_at)
         self.seen: dict[str, list[Outcome]] = defaultdict(list)
         for outcome in (*evidence.published, *evidence.heard):
             self.seen[outcome.id].append(outcome)
@@ -123,9 +126,8 @@ def check(evidence: Evidence) -> Report:
     doubled = [id for id in evidence.submitted if ended_twice(id, storm)]
     again = {id for id in doubled if storm.unsynced(storm.first_end[id])}
     kinds = Counter(kind for id in evidence.submitted if (kind := final_kind(id, storm)))
-    paid = {id: paid_calls(storm.calls[id]) for id in tuple(storm.calls)}
+    extra = extra_calls(storm)
     explained = explanations(storm)
-    twice = [id for id, count in paid.items() if count > 1]
     takeovers = [
         takeover_times(storm, fault)
         for fault in evidence.faults
@@ -148,8 +150,8 @@ def check(evidence: Evidence) -> Report:
         doubled=tuple(id for id in doubled if id not in again),
         ended_again_as_promised=tuple(id for id in doubled if id in again),
         executions=len(evidence.executions),
-        paid_twice=tuple(twice),
-        paid_twice_unexplained=tuple(id for id in twice if paid[id] - 1 > explained[id]),
+        paid_twice=tuple(extra),
+        paid_twice_unexplained=tuple(id for id in extra if extra[id] > explained[id]),
         in_flight=explained.total(),
         kills=sum(fault.action == "kill" for fault in evidence.faults),
         died_alone=sum(fault.action == "died" for fault in evidence.faults),
@@ -202,33 +204,36 @@ def unheard(storm: _Storm) -> tuple[str, ...]:
     return tuple(id for id in evidence.truth.results if id in waited_for)
 
 
-def paid_calls(calls: Iterable[Execution]) -> int:
-    """Return how many of the calls the endpoint completed."""
-    return sum(call.ended_at is not None for call in calls)
+def extra_calls(storm: _Storm) -> dict[str, int]:
+    """Return the ids that were paid for more than once, and how many times too often."""
+    found: Counter[str] = Counter()
+    for (id, _), calls in storm.calls.items():
+        found[id] += max(0, sum(call.ended_at is not None for call in calls) - 1)
+    return {id: count for id, count in found.items() if count}
 
 
 def explanations(storm: _Storm) -> Counter[str]:
-    """Return for each id how many faults found it in flight."""
+    """Return for each id how many times a fault found a part of it in flight."""
     found: Counter[str] = Counter()
     for fault in storm.evidence.faults:
         if fault.action in AT_A_WORKER:
-            found.update(in_flight_at(storm, fault))
+            found.update(id for id, _ in in_flight_at(storm, fault))
         elif fault.action in BETWEEN:
             since = fault.at - (UNSYNCED_S if fault.action in POWER_LOSS else 0.0)
             until = fault.until + storm.evidence.lease_s
             found.update(
                 id
-                for id, calls in storm.calls.items()
+                for (id, _), calls in storm.calls.items()
                 if storm.open_at(id, since) and calls[0].started_at <= until
             )
     return found
 
 
-def in_flight_at(storm: _Storm, fault: Fault) -> list[str]:
-    """Return the ids that the process which the fault hit was calling for at that time."""
+def in_flight_at(storm: _Storm, fault: Fault) -> list[tuple[str, str]]:
+    """Return for which ids and parts the process that the fault hit was calling at that time."""
     return [
-        id
-        for id, calls in storm.calls.items()
+        (id, part)
+        for (id, part), calls in storm.calls.items()
         if storm.open_at(id, fault.at)
         and any(
             # A killed process calls no more: what the endpoint got later was sent before.
@@ -251,13 +256,13 @@ def is_router(fault: Fault) -> bool:
 def takeover_times(storm: _Storm, fault: Fault) -> list[float]:
     """Return for each request in flight at a SIGKILL how long it waited; `inf` if for ever."""
     times = []
-    for id in in_flight_at(storm, fault):
-        before = [call for call in storm.calls[id] if call.started_at <= fault.at]
+    for id, part in in_flight_at(storm, fault):
+        before = [call for call in storm.calls[id, part] if call.started_at <= fault.at]
         if before and before[-1].worker != fault.target:
             continue  # it had moved on to another process
         again = [
             call.started_at
-            for call in storm.calls[id]
+            for call in storm.calls[id, part]
             if call.started_at > fault.at and call.worker != fault.target
         ]
         moved = min([*again, storm.first_end.get(id, math.inf)])
@@ -273,8 +278,7 @@ def router_recoveries(storm: _Storm) -> tuple[float, ...]:
             continue
         waits = []
         for id, accepted_at in storm.evidence.accepted.items():
-            calls = storm.calls.get(id)
-            moved = calls[0].started_at if calls else storm.first_end.get(id, math.inf)
+            moved = storm.first_call.get(id) or storm.first_end.get(id, math.inf)
             if accepted_at <= fault.at < moved < math.inf:
                 waits.append(moved - fault.at)
         if waits:

@@ -1,8 +1,9 @@
 """How a program submits to each of the two systems, and hears of outcomes."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Final, Protocol
 
 from chaos.evidence import Kind
 from chaos.journal import now
@@ -15,6 +16,8 @@ from modelyard.errors import (
     RequestRevoked,
 )
 from modelyard.messages import Lane, Request
+
+ROUTE: Final = re.compile(r"\[route=([a-z]+)\]")
 
 Tell = Callable[[str, Kind], None]
 
@@ -79,9 +82,13 @@ class YardClient:
 
 
 def request(text: str) -> Request:
-    """Return the request of a text: long calls to the model that allows them, lanes mixed."""
+    """Return the request of a text: to the route that it names; long calls to the model that allows
+    them, lanes mixed.
+    """
+    route = ROUTE.search(text)
     return Request.of(
         text,
+        route=route[1] if route else "default",
         models=("patient",) if "[sleep=" in text else (),
         lane=Lane.BATCH if len(text) % 2 else Lane.INTERACTIVE,
     )

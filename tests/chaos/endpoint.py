@@ -17,6 +17,7 @@ import contextlib
 import json
 import random
 import re
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ SLEEP: Final = re.compile(r"\[sleep=([0-9.]+)\]")
 ANY: Final = "*"
 HANG_S: Final = 600.0
 RETRY_AFTER_S: Final = 1
+JUDGE: Final = "judge"
 GARBAGE: Final = b"<html>\x00\xff 502 Bad Gateway</html>"
 
 
@@ -111,7 +113,7 @@ class Endpoint:
         self._calls += 1
         number = self._calls
         id = headers.get("x-request-id", "")
-        self._journal.write(kind="start", call=number, id=id, worker=worker, mode=mode)
+        self._journal.write(kind="start", call=number, id=id, worker=worker, mode=mode, model=model)
         if mode == "hang":
             await asyncio.sleep(HANG_S)
             return False
@@ -147,6 +149,13 @@ class Endpoint:
         return min(self._cap_s, self._random.expovariate(1 / self._mean_s))
 
 
+def said(model: str, text: str) -> str:
+    """Return what a model says to a prompt: a judge a number that serves as grade and as pick."""
+    if model == JUDGE:
+        return str(1 + zlib.crc32(text.encode()) % 2)
+    return f"{model} answers: {text[:80]}"
+
+
 def completion(model: str, text: str) -> bytes:
     """Return a chat completion whose text depends on model and prompt alone."""
     return json.dumps(
@@ -158,7 +167,7 @@ def completion(model: str, text: str) -> bytes:
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": f"{model} answers: {text[:80]}"},
+                    "message": {"role": "assistant", "content": said(model, text)},
                     "finish_reason": "stop",
                 }
             ],

@@ -12,12 +12,16 @@ EVERYTHING = "*"
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One call at the endpoint by a worker process. `ended_at` is None if it was not paid for."""
+    """One call at the endpoint by a worker process. `ended_at` is None if it was not paid for.
+
+    `part` tells the calls of a plan that asks several models apart: each is to be paid for once.
+    """
 
     id: str
     worker: str
     started_at: float
     ended_at: float | None = None
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,11 @@ def read_submits(entries: Iterable[Entry]) -> tuple[dict[str, float], dict[str, 
     return submitted, accepted
 
 
-def read_executions(entries: Iterable[Entry]) -> tuple[Execution, ...]:
-    """Return the calls at the endpoint, in the order of their begin."""
+def read_executions(entries: Iterable[Entry], *, apart: bool = False) -> tuple[Execution, ...]:
+    """Return the calls at the endpoint, in the order of their begin; `apart`: by part.
+
+    Members of an ensemble call under the request's id and their number (`ID:2`).
+    """
     begun: dict[int, Entry] = {}
     ended: dict[int, float] = {}
     for entry in entries:
@@ -103,10 +110,12 @@ def read_executions(entries: Iterable[Entry]) -> tuple[Execution, ...]:
             begun[entry["call"]] = entry
         else:
             ended[entry["call"]] = entry["at"]
-    return tuple(
-        Execution(entry["id"], entry["worker"], entry["at"], ended.get(call))
-        for call, entry in begun.items()
-    )
+    found = []
+    for call, entry in begun.items():
+        id, _, member = entry["id"].partition(":")
+        part = f"{member}:{entry['model']}" if apart else ""
+        found.append(Execution(id, entry["worker"], entry["at"], ended.get(call), part))
+    return tuple(found)
 
 
 def read_outcomes(entries: Iterable[Entry]) -> tuple[Outcome, ...]:

@@ -8,6 +8,9 @@ from typing import Final, Self
 ID_MARK: Final = "chaos-"
 """Begins every id, so that it is found in any message by its text."""
 
+ROUTES: Final = ("cascade", "judged", "vote", "best")
+"""The routes whose plans ask several models; a prompt that holds `[route=NAME]` takes it."""
+
 CRASH: Final = "[crash]"
 """A prompt that holds this ends the process that would call for it."""
 
@@ -17,7 +20,7 @@ class Load:
     """`count` requests of `chunk` at a time, `per_s` in a second (0: as fast as they are taken).
 
     Each `crash_every`th request crashes its worker, each `sleep_every`th is answered after
-    `sleep_s` seconds; 0: none.
+    `sleep_s` seconds; 0: none. `strategies`: they take the routes of `ROUTES` in turn.
     """
 
     storm: str
@@ -27,6 +30,7 @@ class Load:
     crash_every: int = 0
     sleep_every: int = 0
     sleep_s: float = 0.0
+    strategies: bool = False
 
     @property
     def prefix(self) -> str:
@@ -44,6 +48,8 @@ class Load:
             return f"{text} {CRASH}"
         if self.sleep_every and number % self.sleep_every == 0:
             return f"{text} [sleep={self.sleep_s:g}]"
+        if self.strategies:
+            return f"{text} [route={ROUTES[number % len(ROUTES)]}]"
         return text
 
     @property

@@ -158,7 +158,8 @@ def evidence(grounds: Grounds, load: Load, progress: Progress, since: float) -> 
         return [entry for entry in entries if entry["at"] >= since]
 
     submitted, accepted = read_submits(own(read(grounds.path("submits"))))
-    calls = [call for call in read_executions(read(grounds.path("calls"))) if call.id in submitted]
+    every = read_executions(read(grounds.path("calls")), apart=load.strategies)
+    calls = [call for call in every if call.id in submitted]
 
     def outcomes(log: str) -> tuple[Outcome, ...]:
         found = read_outcomes(own(read(grounds.path(log))))

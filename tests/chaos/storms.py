@@ -45,6 +45,7 @@ class Recurring:
 @dataclass(frozen=True, slots=True)
 class Storm:
     """A storm. `takeover` and `flat`: what the long run holds it to beside losing nothing.
+    `strategies`: its plans ask several models, which the peer has nothing like.
 
     An answer takes a time drawn from an exponential distribution of `mean_s`, at most `cap_s`.
     """
@@ -63,6 +64,7 @@ class Storm:
     flat: bool = False
     at_once: bool = False
     chunk: int = 20
+    strategies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,11 @@ STORMS: Final = (
           sleep_every=20, sleep_leases=5.0),
     Storm("kill-workers", "SIGKILL of a random router or pool process every few seconds",
           (Recurring("kill", OFTEN),), takeover=True),
+    Storm("strategies", "cascades and ensembles, with and without a judge; workers are killed and "
+          "stopped, connections reset",
+          (Recurring("kill", OFTEN), Recurring("stop", RARELY, for_leases=(1.5, 2.5)),
+           Recurring("reset", NOW_AND_THEN), Recurring("500", NOW_AND_THEN, "*", for_s=(0.3, 1.0))),
+          proxy=True, strategies=True),
     Storm("zombies", "SIGSTOP of a pool process for 1.5 to 3 leases, then SIGCONT",
           (Recurring("stop", (3.0, 6.0), "pool", for_leases=(1.5, 3.0)),)),
     Storm("zombie-routers", "the same of a router",

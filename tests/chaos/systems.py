@@ -16,7 +16,7 @@ CONCURRENCY: Final = 20
 CALL_TIMEOUT_S: Final = 4.0
 """Longer than any call that goes well, but for those that sleep."""
 
-MODELS: Final = ("small", "large", "patient")
+MODELS: Final = ("small", "large", "patient", "judge")
 
 CATALOG: Final = """
 models:
@@ -37,9 +37,35 @@ models:
     endpoints: [{{base_url: "{base_url}"}}]
     concurrency: {concurrency}
     timeout_s: 600
+  - name: judge
+    provider: openai
+    endpoints: [{{base_url: "{base_url}"}}]
+    concurrency: {concurrency}
+    timeout_s: {timeout_s}
+    retry: {{calls: 3, base_s: 0.1, cap_s: 1.0, patience_s: 5}}
 routes:
   default:
     otherwise: [small, large]
+  cascade:
+    otherwise:
+      models: [small, large]
+      strategy: cascade
+      accept: {{expression: 'contains(text, "large") or contains(text, "1 of")'}}
+  judged:
+    otherwise:
+      models: [small, large]
+      strategy: cascade
+      accept: {{judge: judge, judge_floor: 0.15}}
+  vote:
+    otherwise:
+      models: [small, large, patient]
+      strategy: ensemble
+      combine: {{how: vote, quorum: 2}}
+  best:
+    otherwise:
+      models: [small, large, patient]
+      strategy: ensemble
+      combine: {{how: best, judge: judge}}
 """
 
 

@@ -144,6 +144,42 @@ def test_two_calls_without_a_fault_are_paid_twice_without_a_reason() -> None:
     assert broken(AGAIN) == [f"paid twice without a reason 1: {ID}"]
 
 
+MEMBERS = replace(
+    AGAIN,
+    executions=(
+        Execution(ID, "pool-1.1", 2.0, 2.5, "1:small"),
+        Execution(ID, "pool-1.1", 2.0, 2.6, "2:large"),
+        Execution(ID, "pool-2.1", 5.0, 5.3, "1:small"),
+        Execution(ID, "pool-2.1", 5.0, 5.4, "2:large"),
+    ),
+)
+"""Two members of an ensemble at pool-1.1, and once more at pool-2.1."""
+
+
+def test_each_part_of_a_plan_is_to_be_paid_for_once() -> None:
+    assert check(replace(MEMBERS, executions=MEMBERS.executions[:2])).paid_twice == ()
+    assert broken(MEMBERS) == [f"paid twice without a reason 1: {ID}"]
+
+
+def test_a_fault_explains_each_part_that_it_found_in_flight() -> None:
+    killed = replace(MEMBERS, faults=(Fault("kill", "pool-1.1", 2.2, 2.2),))
+    report = check(killed)
+    assert (report.paid_twice, report.in_flight, failures(report)) == ((ID,), 2, [])
+    assert report.takeovers_s == pytest.approx((2.8, 2.8))
+    once_more = Execution(ID, "pool-2.1", 5.1, 5.2, "2:large")
+    more = replace(killed, executions=(*killed.executions, once_more))
+    assert broken(more) == [f"paid twice without a reason 1: {ID}"]
+
+
+def test_the_parts_of_a_plan_are_read_from_ids_and_models(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "calls")
+    journal.write(kind="start", call=1, id=f"{ID}:2", worker="pool-1.1", mode="", model="large")
+    journal.write(kind="end", call=1, id=f"{ID}:2")
+    (apart,) = read_executions(read(tmp_path / "calls"), apart=True)
+    (as_one,) = read_executions(read(tmp_path / "calls"))
+    assert (apart.id, apart.part, as_one.id, as_one.part) == (ID, "2:large", ID, "")
+
+
 def test_a_call_that_failed_is_not_paid_for() -> None:
     failed = (Execution(ID, "pool-1.1", 2.0), *AGAIN.executions[1:])
     assert check(replace(AGAIN, executions=failed)).paid_twice == ()

@@ -37,6 +37,7 @@ def small(storm: Storm) -> Load:
         crash_every=80 if storm.crash_every else 0,
         sleep_every=40 if storm.sleep_every else 0,
         sleep_s=storm.sleep_leases * LEASE_S,
+        strategies=storm.strategies,
     )
 
 

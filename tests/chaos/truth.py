@@ -19,7 +19,7 @@ CLAIMS: Final = ("modelyard:claims", "unacked")
 
 NO_QUEUES: Final = re.compile(rb"modelyard:|_kombu|.*pidbox")
 """Lists that hold no requests: wake-ups, and what Celery's remote control left to dead workers."""
-_ID: Final = re.compile(rf'"id": ?"({ID_MARK}[a-z0-9-]+)"')
+_ID: Final = re.compile(rf'"id": ?"({ID_MARK}[a-z0-9-]+)(?::[a-z0-9]+)?"')
 
 
 def results(client: redis.Redis, ids: Collection[str]) -> Iterator[Outcome]:

@@ -95,7 +95,7 @@ class Leases:
 
     @property
     def fresh(self) -> bool:
-        """Whether the leases were renewed within a lease: nobody else can have the claims."""
+        """Whether the ledger is right: a renewal began within a lease, so what it has is ours."""
         return self._clock() - self._last < self._lease_s
 
     def round(self) -> None:
@@ -119,6 +119,8 @@ class Leases:
         Raises `redis.RedisError`.
         """
         with self._renewing:
+            # A lease runs from when Redis renewed it, and this process may be stopped after that.
+            began = self._clock()
             gone = self._claims.renew(self._ledger.to_renew(self._claims.owner))
             server, server_s = self._claims.server()
             now = self._clock()
@@ -127,9 +129,10 @@ class Leases:
             set_forward = server_s - now - self._ahead_s > self._every_s
             if server != self._server or late or set_forward:
                 self._judges_from = now + self._lease_s
-            self._server, self._last, self._ahead_s = server, now, server_s - now
             lost = [claim for claim in gone if self._ledger.holds(claim)]
             self._ledger.settled(gone)
+            # Not before: whoever reads that the ledger is fresh would still find what is gone.
+            self._server, self._last, self._ahead_s = server, began, server_s - now
         if lost:
             logger.warning(
                 "%d messages were taken over by another worker: this one was not heard of "

@@ -23,12 +23,15 @@ class FakeClaims:
         self.away = False
         self.run = "first"
         self.taken_over = 0
+        self.gone: list[str] = []
         self.clock_s: Callable[[], float] = float
+        self.renewed: Callable[[], object] = int
 
     def renew(self, claims: Iterable[str]) -> list[str]:
         if self.away:
             raise redis.ConnectionError("away")
-        return []
+        self.renewed()
+        return self.gone
 
     def server(self) -> tuple[str, float]:
         return self.run, self.clock_s()
@@ -52,8 +55,13 @@ class Worker:
         self.claims: Any = FakeClaims()
         self.set_forward_s = 0.0
         self.claims.clock_s = lambda: self.now + 5_000.0 + self.set_forward_s
+        self.ledger = Ledger()
         self.leases = Leases(
-            cast("Any", self.claims), Ledger(), LEASE_S, clock=lambda: self.now, draw=lambda: 1.0
+            cast("Any", self.claims),
+            self.ledger,
+            LEASE_S,
+            clock=lambda: self.now,
+            draw=lambda: 1.0,
         )
 
     def rounds(self, number: int) -> int:
@@ -111,3 +119,37 @@ def test_a_server_whose_clock_is_set_forward_makes_nobody_take_over_for_a_lease(
     worker.set_forward_s = 3600.0
     assert worker.rounds(3) == 0
     assert worker.rounds(3) == 3
+
+
+def test_who_was_stopped_while_it_renewed_is_not_fresh(worker: Worker) -> None:
+    """Its leases run from when Redis renewed them, not from when it read so."""
+
+    def stopped() -> None:
+        worker.now += 2 * LEASE_S
+
+    worker.claims.renewed = stopped
+    worker.leases.renew()
+    assert not worker.leases.fresh
+    worker.claims.renewed = int
+    worker.leases.renew()
+    assert worker.leases.fresh
+
+
+def test_who_slept_is_fresh_only_when_it_has_let_go_of_what_is_gone(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call is paid for if the ledger is fresh and holds its claim: never both too early."""
+    worker.ledger.claimed(["me:1"])
+    worker.claims.gone = ["me:1"]
+    worker.now += 2 * LEASE_S
+    settled, seen = worker.ledger.settled, []
+
+    def watched(claims: Iterable[str]) -> None:
+        seen.append(worker.leases.fresh)
+        settled(claims)
+
+    monkeypatch.setattr(worker.ledger, "settled", watched)
+    worker.leases.renew()
+    assert seen == [False]
+    assert worker.leases.fresh
+    assert not worker.ledger.holds("me:1")

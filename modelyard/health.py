@@ -3,8 +3,8 @@
 Times are in seconds since the epoch, by the clock of the Redis server.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -55,7 +55,10 @@ class Snapshot:
     """What Redis said at one moment. Without a broker that works, there is nothing but that.
 
     `unreadable`: nodes whose beat this version can't read. `overdue`: claims whose lease ran out
-    more than three leases ago, the first of them at `overdue_since`.
+    more than three leases ago, the first of them at `overdue_since`. `counters` count from when
+    the broker's data began: `taken_over` messages of lost workers, `duplicates` (outcomes that
+    were not the first, and dropped), `dead_REASON`, dead letters `replayed` and `dropped`, and
+    what experiments did.
     """
 
     broker: Broker
@@ -67,6 +70,7 @@ class Snapshot:
     overdue: int = 0
     overdue_since: float | None = None
     dead_letters: int = 0
+    counters: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,7 @@ class Report:
             ],
             "claims": {"count": snapshot.claims, "overdue": snapshot.overdue},
             "dead_letters": {"count": snapshot.dead_letters, "limit": self.limits.dead_letters},
+            "counters": dict(sorted(snapshot.counters.items())),
         }
 
 

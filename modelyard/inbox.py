@@ -75,7 +75,7 @@ class Inbox:
     def waiting(self, limit: int | None = None) -> list[Item]:
         """Return what waits, at most `limit`, by lane, model and age.
 
-        What has expired or was cancelled is among it, until somebody tries to answer it.
+        What has expired or was cancelled is among it, until it is swept.
         """
         found: list[Item] = []
         for queue, message in self._messages():
@@ -127,9 +127,35 @@ class Inbox:
         check_text("the name", by)
         return self._end(id, lambda endings: endings.declined(why, by))
 
+    def sweep(self) -> list[str]:
+        """End what nobody can answer any more, as what it is, and return in words what that was.
+
+        A request whose deadline has passed becomes a dead letter (`expired`), so its client hears.
+        """
+        swept: list[str] = []
+        for item in self.waiting():
+            if item.state(self._clock()) == "waiting":
+                continue
+            try:
+                claim = self._claim(item)
+            except NotWaiting:
+                continue  # somebody tries to answer it, and is told
+            swept.append(self._close(item, Endings(item, claim, self._clock(), self._settings)))
+        return swept
+
     def _end(self, id: str, end: Callable[[Endings], Ending]) -> Item:
         """Claim an item and end it; one that can't be answered, as what it is."""
         item, now = self.find(id), self._clock()
+        endings = Endings(item, self._claim(item), now, self._settings)
+        if item.state(now) != "waiting":
+            raise NotWaiting(self._close(item, endings))
+        if settle(self._client, [end(endings)]) != [DONE]:
+            (outcome,) = self._outcomes([item.request_id])
+            raise NotWaiting(told(id, outcome))
+        return item
+
+    def _claim(self, item: Item) -> str:
+        """Claim an item and return the claim's name. Raises `NotWaiting` if another is faster."""
         claim = f"inbox:{uuid.uuid4().hex}"
         said = CLAIM(
             self._client,
@@ -137,24 +163,20 @@ class Inbox:
             ["", round(1000 * LEASE_S), claim, item.message],
         )
         if said != DONE:
-            raise NotWaiting(f"request {id}: somebody else has just taken it")
-        endings = Endings(item, claim, now, self._settings)
-        match item.state(now):
-            case "waiting":
-                if settle(self._client, [end(endings)]) != [DONE]:
-                    (outcome,) = self._outcomes([item.request_id])
-                    raise NotWaiting(told(id, outcome))
-                return item
-            case "expired":
-                settle(self._client, [endings.expired()])
-                raise NotWaiting(f"request {id} has expired: it is a dead letter now")
-            case "unreadable":
-                settle(self._client, [endings.unreadable()])
-                raise NotWaiting(f"request {id} can't be read: it is a dead letter now")
-            case _:
-                settle(self._client, [Ack(claim)])
-                self._client.zrem(CANCELLED_KEY, id)  # as a worker does that meets it
-                raise NotWaiting(told(id, item.outcome))
+            raise NotWaiting(f"request {item.id}: somebody else has just taken it")
+        return claim
+
+    def _close(self, item: Item, endings: Endings) -> str:
+        """End a claimed item that can't be answered (any more); return in a sentence why."""
+        if item.outcome is not None:
+            settle(self._client, [Ack(endings.claim)])
+            self._client.zrem(CANCELLED_KEY, item.id)  # as a worker does that meets it
+            return told(item.id, item.outcome)
+        if item.call is None:
+            settle(self._client, [endings.unreadable()])
+            return f"request {item.id} can't be read: it is a dead letter now"
+        settle(self._client, [endings.expired()])
+        return f"request {item.id} has expired: it is a dead letter now"
 
     def _lengths(self) -> list[int]:
         """Return how long the queues are."""

@@ -23,7 +23,7 @@ from modelyard.health import (
     Snapshot,
     relevant,
 )
-from modelyard.names import DEAD_LETTERS_KEY, LEASES_KEY, WORKERS_KEY
+from modelyard.names import COUNTERS_KEY, DEAD_LETTERS_KEY, LEASES_KEY, WORKERS_KEY
 from modelyard.scripts import Script
 
 ANSWER_S: Final = 2.0
@@ -80,7 +80,8 @@ def take_snapshot(
 def _read(
     client: redis.Redis, address: str, scope: Scope, queues: Collection[str], lease_s: float
 ) -> Snapshot:
-    (seconds, microseconds), info, beats, dead_letters, claims, written = _first_look(client, scope)
+    first = _first_look(client, scope)
+    (seconds, microseconds), info, beats, dead_letters, claims, counted, written = first
     now = seconds + microseconds / 1e6
     broker = Broker(
         address=address,
@@ -103,8 +104,8 @@ def _read(
         lease_s = max([lease_s, *(beat.lease_s for beat in read)])
         due_ms = 1000 * (now - LEASES_OVERDUE * lease_s)
         overdue = int(client.zcount(LEASES_KEY, "-inf", due_ms))
-        first: list[Any] = client.zrange(LEASES_KEY, 0, 0, withscores=True) if overdue else []
-        since = float(first[0][1]) / 1000 if first else None
+        oldest: list[Any] = client.zrange(LEASES_KEY, 0, 0, withscores=True) if overdue else []
+        since = float(oldest[0][1]) / 1000 if oldest else None
     return Snapshot(
         broker=broker,
         at=now,
@@ -115,6 +116,7 @@ def _read(
         overdue=overdue,
         overdue_since=since,
         dead_letters=dead_letters,
+        counters={name.decode(): int(count) for name, count in counted.items()},
     )
 
 
@@ -129,6 +131,7 @@ def _first_look(client: redis.Redis, scope: Scope) -> list[Any]:
         asked.hmget(WORKERS_KEY, [scope.node])
     asked.hlen(DEAD_LETTERS_KEY)
     asked.zcard(LEASES_KEY)
+    asked.hgetall(COUNTERS_KEY)
     # Changes nothing, as no lease has this name, and is refused as any write would be: by a
     # replica, without memory, when the disk fails. The last, as our connections leave a server
     # that refuses.

@@ -16,6 +16,7 @@ from modelyard.settings import load_settings
 from router_worker.rules import prepare
 from router_worker.shared import Shared
 from router_worker.shelf import Shelf
+from router_worker.sweep import Sweeper
 from router_worker.task import RouteTask
 from router_worker.watch import Watch
 
@@ -44,6 +45,11 @@ watch = Watch(
     lambda: connect(app.conf.broker_url, socket_timeout=10.0, socket_connect_timeout=10.0),
 )
 RouteTask.watch = watch
+sweeper = Sweeper(
+    tuple(model.name for model in RouteTask.catalog.models if model.is_people),
+    lambda: connect(app.conf.broker_url, socket_timeout=10.0, socket_connect_timeout=10.0),
+    settings,
+)
 RouteTask.result_ttl_s = settings.result_ttl_s
 app.register_task(RouteTask())
 
@@ -59,6 +65,7 @@ def consume_lanes(instance: Any, **_: Any) -> None:
         prepare(route)
     RouteTask.shelf.knowledge()
     watch.start()
+    sweeper.start()
     # What was imported stays: the collector need not look at it with every batch.
     # https://docs.python.org/3/library/gc.html#gc.freeze
     gc.collect()
@@ -78,4 +85,5 @@ def learned(state: Any) -> dict[str, Any]:
 def settle(**_: Any) -> None:
     """Acknowledge and put back what a lost connection left."""
     watch.stop()
+    sweeper.stop()
     settle_at_exit()

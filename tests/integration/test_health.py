@@ -17,7 +17,7 @@ from waiting import eventually
 
 from modelyard.app import make_app
 from modelyard.beat import Beat
-from modelyard.claims import New, put
+from modelyard.claims import Claims, New, Want, put
 from modelyard.embedded_redis import EmbeddedRedis, unused_port
 from modelyard.health import Scope
 from modelyard.names import DEAD_LETTERS_KEY, LEASES_KEY, WORKERS_KEY, model_queue
@@ -337,6 +337,16 @@ def test_claims_that_nobody_takes_over_and_dead_letters_at_the_limit_are_unhealt
     # A longer lease that some worker has is honoured.
     beat(redis_url, "small@b", "model.small", lease_s=60)
     assert report(redis_url)["claims"]["overdue"] == 0
+
+
+def test_what_was_taken_over_from_lost_workers_is_counted(redis_url: str) -> None:
+    assert report(redis_url)["counters"] == {}
+    with redis.Redis.from_url(redis_url) as client:
+        put(client, "requests", [New("1", "{}"), New("2", "{}")])
+        lost = Claims(client, lease_s=1.0, now_ms=lambda: 0)
+        assert len(lost.claim([Want("requests", 2, 2)], 2)[0]) == 2
+        assert len(Claims(client).take_over()) == 2
+    assert report(redis_url)["counters"] == {"taken_over": 2}
 
 
 def test_workers_are_forgotten_a_day_after_their_last_beat(redis_url: str) -> None:

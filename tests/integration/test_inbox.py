@@ -24,7 +24,7 @@ from modelyard.errors import InvalidRequest
 from modelyard.inbox import CLAIM, Inbox, NotWaiting
 from modelyard.leases import Leases
 from modelyard.ledger import Ledger
-from modelyard.messages import DeadReason
+from modelyard.messages import DeadReason, Request
 from modelyard.names import (
     CANCELLED_KEY,
     CLAIMS_KEY,
@@ -166,6 +166,35 @@ def test_what_expired_can_t_be_answered_and_its_client_is_told(
         inbox.answer("a", "too late")
     assert outcome(store, "a").reason == "expired"
     assert nothing_is_left(store)
+
+
+def test_a_sweep_ends_what_nobody_can_answer_and_leaves_what_waits(
+    store: redis.Redis, inbox: Inbox
+) -> None:
+    send(store, "late", call(deadline=time.time() - 1))
+    send(store, "waits", call(deadline=time.time() + 600))
+    send(store, "gone")
+    assert settle(store, [cancelled("gone", claim="", ttl_s=60, channel="", now=time.time())])
+    store.rpush("model.support", "garbage")
+
+    swept = inbox.sweep()
+
+    assert len(swept) == 3
+    assert "request late has expired: it is a dead letter now" in swept
+    assert outcome(store, "late").reason == "expired"
+    assert isinstance(outcome(store, "gone"), RequestRevoked)
+    assert [item.id for item in inbox.waiting()] == ["waits"]
+    assert not store.exists(CLAIMS_KEY)
+    assert inbox.sweep() == []
+
+
+def test_a_sweep_leaves_alone_what_somebody_just_takes(
+    store: redis.Redis, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(store, "late", call(deadline=time.time() - 1))
+    monkeypatch.setattr("modelyard.inbox.CLAIM", lambda *_: 0)
+    assert inbox.sweep() == []
+    assert outcome(store, "late") is None
 
 
 def test_what_was_cancelled_can_t_be_answered(store: redis.Redis, inbox: Inbox) -> None:
@@ -318,6 +347,14 @@ def test_a_client_waits_until_a_person_answers(yard: Workers) -> None:
             answer = waiting.result(60)
     assert (answer.text, answer.provider_model) == ("In Hamburg.", "ada")
     assert answer.decision.plan.strategy == "handoff"
+
+
+def test_a_client_is_told_when_its_deadline_passes_and_nobody_answered(yard: Workers) -> None:
+    with yard.client() as client:
+        request = Request.of(PROMPT, models=("support",), deadline=time.time() + 1.5)
+        with pytest.raises(RequestFailed) as told:
+            client.submit(request).result(60)
+    assert told.value.reason == "expired"
 
 
 def test_a_client_is_told_that_nobody_answers(yard: Workers) -> None:

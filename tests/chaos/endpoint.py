@@ -81,10 +81,13 @@ class Endpoint:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        outages = self._outages
         try:
             while (head := await self._head(reader)) is not None:
                 path, headers = head
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
+                if self._outages != outages:
+                    break  # it went down over this connection, with the call already in it
                 if not await self._answer(path, headers, body, writer):
                     break
         except (OSError, asyncio.IncompleteReadError):

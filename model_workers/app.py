@@ -75,7 +75,7 @@ def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:
     """Return how many calls a worker of these queues may hold; no queues stand for all.
 
     Queues that are no model's are somebody else's business. Raises `UnknownName`, and
-    `ModelyardError` for queues that no worker serves.
+    `ModelyardError` for queues that no worker serves, or that this one can't.
     """
     named = [queue_model(queue.strip()) for queue in queues]
     models = [catalog.model(name) for name in dict.fromkeys(named) if name is not None]
@@ -85,6 +85,10 @@ def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:
             f"{', '.join(people)}: provider people has no worker: what waits there is answered by "
             "`modelyard inbox`"
         )
+    off = [f"{model.name} ({model.disabled})" for model in models if model.disabled is not None]
+    if off:
+        # It would take messages from workers that have the key, and could only refuse them.
+        raise ModelyardError(f"can't be called here: {', '.join(off)}")
     if not queues and not catalog.live_models:
         # Celery would have it consume `requests`, which is the router's.
         raise ModelyardError(f"no model of the catalog can be called here ({catalog.summary()})")

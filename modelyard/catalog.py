@@ -171,7 +171,15 @@ class Catalog(Part):
     def _names_fit(self) -> Self:
         people = {model.name for model in self.models if model.is_people}
         tried: dict[str, str] = {}
+        embedded: dict[str, tuple[str, str | None]] = {}
         for name, route in self.routes.items():
+            if route.classifier is not None:
+                first, place = embedded.setdefault(route.classifier, (name, route.embeddings))
+                if place != route.embeddings:
+                    raise ValueError(
+                        f"routes {first!r} and {name!r} have the classifier {route.classifier!r} "
+                        "with different embeddings: it was trained with one kind"
+                    )
             for experiment in route.experiments:
                 if experiment.name in tried:
                     raise ValueError(

@@ -286,6 +286,9 @@ class Route(Part):
     `intents` says where each intent of the classifier goes. What is unknown, is less sure than
     `min_confidence`, or has no place goes to `otherwise`, the safe choice.
 
+    `embeddings` is what a classifier that was trained with embeddings gets them from: the folder
+    of a static model, or a function (`module:name`). Others leave it alone.
+
     `predictor` is the folder of a model that predicts each model's quality; `predicts` gives its
     names for models their names here. `if_none`: what happens where no candidate keeps to the
     limits: `refuse`, or `otherwise` without limits. `sticky`: a session that was escalated starts
@@ -294,6 +297,7 @@ class Route(Part):
 
     decide_by: Literal["rules", "learned", "hybrid"] | None = None
     classifier: str | None = None
+    embeddings: Word | None = None
     min_confidence: Fraction = 0.0
     predictor: str | None = None
     predicts: dict[str, str] = Field(default_factory=dict)
@@ -311,6 +315,8 @@ class Route(Part):
             raise ValueError(f"decide_by: {self.decide_by} needs a classifier, such as builtin")
         if self.intents and self.classifier is None:
             raise ValueError("intents need a classifier, such as builtin")
+        if self.embeddings is not None and self.classifier is None:
+            raise ValueError("embeddings need a classifier, the folder of a trained model")
         if self.predicts and self.predictor is None:
             raise ValueError("predicts needs a predictor, the folder of a trained model")
         for position, rule in enumerate(self.rules):

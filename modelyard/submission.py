@@ -100,6 +100,8 @@ def prepare(
     deadline_s: float | None,
 ) -> Request:
     """Return the request with what was given, stamped with the time. Raises `InvalidRequest`."""
+    if not isinstance(request, str | Request):
+        raise InvalidRequest(f"a request is a text or a Request, not {type(request).__name__}")
     try:
         fields: dict[str, Any] = (
             {"text": request}

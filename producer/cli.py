@@ -56,6 +56,7 @@ from producer.ledger import ledger
 from producer.options import AsJson, Models, Processes, RetryFailed, Route, Timeout, Window
 from producer.queues import model_states
 from producer.replay import replay
+from producer.router_answer import ask_models
 from producer.run import WINDOW
 from producer.summarize import SummarizeOptions
 from producer.summarize import run as run_summarize
@@ -124,10 +125,14 @@ def up(
 ) -> None:
     """Run a whole yard on this machine until Ctrl-C: Redis, router, a pool per model, Flower."""
     settings = load_settings()
+    catalog = default_catalog(settings)
+    off = [model for model in catalog.models if model.disabled is not None]
+    if not catalog.live_models and not any(model.is_people for model in catalog.models):
+        raise InvalidRequest(f"no model of the catalog can be called here ({catalog.summary()})")
     yard = Yard(
         settings.broker_url,
         state_dir or settings.state_dir,
-        [model.name for model in default_catalog(settings).live_models],
+        [model.name for model in catalog.live_models],
         flower=flower,
         flower_port=flower_port,
         processes=processes,
@@ -137,6 +142,8 @@ def up(
     def ready(addresses: Addresses) -> None:
         if addresses.flower and urlsplit(addresses.flower).port != flower_port:
             err.print(f"port {flower_port} is taken: Flower is at {addresses.flower}")
+        for model in off:
+            err.print(f"{model.name} is off: {model.disabled}", markup=False, highlight=False)
         show_addresses(addresses, as_json)
 
     yard.run(ready, threading.Event(), notice=err.print)
@@ -309,10 +316,15 @@ def explain(
     text: Annotated[str, typer.Argument(help="The request's text, or - to read standard input.")],
     route: Route = None,
     models: Models = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option("--meta", help="KEY=VALUE, repeatable.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what the router would decide, and why. Nothing is sent and nothing is called."""
     request: dict[str, Any] = {"text": sys.stdin.read() if text == "-" else text}
+    if metadata:
+        request["metadata"] = pairs(metadata)
     if route is not None:
         request["route"] = route
     if models:
@@ -364,6 +376,8 @@ def check(
             for problem in error.problems:
                 err.print(problem, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(WRONG) from error
+    learned = any(route.classifier or route.predictor for route in catalog.routes.values())
+    warnings = ask_models(path) if learned else []
     if as_json:
         print_json(
             {
@@ -371,10 +385,13 @@ def check(
                 "file": str(path),
                 "models": {model.name: model.disabled or "ok" for model in catalog.models},
                 "routes": list(catalog.routes),
+                "warnings": warnings,
             }
         )
         return
     show_catalog(path, catalog)
+    for warning in warnings:
+        err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
 
 
 @worker.command("router")
@@ -390,10 +407,13 @@ def worker_model(
     """Run a worker of one model's pool, or of several models'."""
     catalog = default_catalog()
     for name in names:
-        if catalog.model(name).is_people:
+        model = catalog.model(name)
+        if model.is_people:
             raise InvalidRequest(
                 f"model {name!r} is people: they have no worker, they use `modelyard inbox`"
             )
+        if model.disabled is not None:
+            raise InvalidRequest(f"model {name!r} can't be called here: {model.disabled}")
     become(model_command(*names))
 
 

@@ -33,6 +33,13 @@ Data = Annotated[
     list[Path] | None,
     typer.Argument(metavar="DATA.jsonl", help="Rows of examples; several files are put together."),
 ]
+Embeddings = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE",
+        help="Embeddings beside the words: the folder of a static model, or module:function.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="The same rows and seed give the same model.")]
 
 
@@ -45,6 +52,7 @@ def train(
         bool, typer.Option("--from-ledger", help="Learn from feedback in the decision ledger.")
     ] = False,
     since: Since = None,
+    embeddings: Embeddings = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +70,10 @@ def train(
     with tempfile.TemporaryDirectory() as folder:
         if from_ledger:
             files.append(ledger_rows(since, Path(folder) / "ledger.jsonl"))
-        run("train", [*map(str, files), "--output", str(output), "--seed", str(seed)], as_json)
+        given = [*map(str, files), "--output", str(output), "--seed", str(seed)]
+        if embeddings is not None:
+            given += ["--embeddings", embeddings]
+        run("train", given, as_json)
 
 
 def evaluate(
@@ -81,6 +92,7 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="MODEL=COST", help="What a call costs: compares all models."),
     ] = None,
+    embeddings: Embeddings = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -92,7 +104,10 @@ def evaluate(
     if not data:
         raise UsageError("give at least one file of rows")
     given = [*map(str, data), "--seed", str(seed)]
-    for name, value in (("model", model), ("plot", plot), ("weak", weak), ("strong", strong)):
+    for name, value in (
+        *(("model", model), ("plot", plot), ("embeddings", embeddings)),
+        *(("weak", weak), ("strong", strong)),
+    ):
         if value is not None:
             given += [f"--{name}", str(value)]
     for each in price or []:

@@ -96,7 +96,8 @@ def parse(raw: bytes, number: int) -> dict[str, Any]:
             f"line {number}: it is not UTF-8 (byte {error.start + 1}): convert the file",
         ) from error
     try:
-        data = json.loads(text, parse_constant=_no_constant)
+        # Without its end: a mistake there would be in a line of its own.
+        data = json.loads(text.rstrip("\r\n"), parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise BadLine(
             "invalid_json", f"line {number}: it is not JSON: {error.msg} at column {error.colno}"

@@ -28,6 +28,25 @@ def ask_experiments() -> Any:
     return json.loads(run.stdout)
 
 
+def ask_models(catalog: Path) -> list[str]:
+    """Return in words what is wrong with the learned models that a catalog names.
+
+    Raises `ModelyardError` if the router fails.
+    """
+    run = subprocess.run(
+        [sys.executable, "-m", "router_worker", "check"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "MODELYARD_CATALOG": str(catalog)},
+    )
+    if run.returncode != 0 or not run.stdout:
+        raise ModelyardError(f"the router failed with exit code {run.returncode}")
+    warnings: list[str] = json.loads(run.stdout)["warnings"]
+    return warnings
+
+
 def ask_decisions(
     past: Iterable[str], catalog: Path, taken_back: Iterable[str] = ()
 ) -> Generator[dict[str, Any], None, None]:

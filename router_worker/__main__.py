@@ -1,13 +1,16 @@
-"""`python -m router_worker [explain|replay NAME...|experiments]`: what the router says, as JSON.
+"""`python -m router_worker [explain|replay NAME...|experiments|check]`: what the router says, as
+JSON.
 
 Nothing is called. `explain`, which is meant if nothing is said, reads a request and writes the
 decision; `replay` reads requests, one a line, and writes what would be decided about each, with the
-experiments of these names taken back; `experiments` writes how those of the catalog go.
+experiments of these names taken back; `experiments` writes how those of the catalog go; `check`
+what is wrong with the learned models that the catalog names.
 
 Exit code 1 and `{"error": ...}` when the request can't be routed, 3 when the broker can't be read.
 """
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -23,13 +26,19 @@ from modelyard.connect import connect
 from modelyard.errors import ModelyardError
 from modelyard.redis_errors import broker_error
 from modelyard.settings import load_settings
+from modelyard.standings import read_standings, standings
 from router_worker.again import decide_again
 from router_worker.forward import Refused, forward
 from router_worker.knowledge import Knowledge
 from router_worker.report import report
 from router_worker.shelf import Shelf
 from router_worker.watch import Progress
+from router_worker.watch import experiments as of_catalog
 
+logger = logging.getLogger("modelyard.router")
+
+SHORT_S: Final = 2.0
+"""What is explained is not worth a long wait."""
 SILENT_S: Final = 10.0
 """A Redis that says nothing for so long is not there."""
 
@@ -47,6 +56,7 @@ def explain() -> int:
     """Decide about the request on standard input."""
     try:
         request, (catalog, knowledge) = json.load(sys.stdin), known()
+        knowledge = replace(knowledge, taken_back=taken_back(catalog))
         outcome = forward("explained", request, catalog, time.time(), knowledge=knowledge)
     except (ModelyardError, ValueError) as error:
         return end({"error": str(error)}, 1)
@@ -64,11 +74,37 @@ def replay() -> int:
     return 0
 
 
+def check() -> int:
+    """Say in words what is wrong with the learned models; routing would do without them."""
+    settings = load_settings()
+    shelf = Shelf(settings.catalog_path.parent, default_catalog(settings))
+    logging.disable(logging.WARNING)  # it is said once
+    return end({"warnings": shelf.complaints()}, 0)
+
+
 def known() -> tuple[Catalog, Knowledge]:
     """Return the catalog, and the learned models that it names. Raises `ModelyardError`."""
     settings = load_settings()
     catalog = default_catalog(settings)
     return catalog, Shelf(settings.catalog_path.parent, catalog).knowledge()
+
+
+def taken_back(catalog: Catalog) -> frozenset[str]:
+    """Return which experiments of the catalog were taken back, where there is a broker that says.
+
+    Raises `ModelyardError` if its address is none.
+    """
+    settings = load_settings()
+    if settings.broker_url is None or not of_catalog(catalog):
+        return frozenset()
+    url = broker_address(None, settings)
+    try:
+        with connect(url, socket_timeout=SHORT_S, socket_connect_timeout=SHORT_S) as client:
+            standing = read_standings(standings(client))
+    except (redis.RedisError, OSError) as error:
+        logger.warning("how experiments stand is not known, all count: %s", broker_error(error))
+        return frozenset()
+    return frozenset(name for name, each in standing.items() if each.is_back)
 
 
 def experiments() -> int:
@@ -97,6 +133,7 @@ COMMANDS: Final[dict[str, Callable[[], int]]] = {
     "explain": explain,
     "replay": replay,
     "experiments": experiments,
+    "check": check,
 }
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Place(Generic[V]):
         self.loaded: Loaded[V] | None = None
         self.problem = ""
         self.refused = 0
-        self._what = what
+        self.what = what
         self._folder = folder
         self._read = read
         self._failures = 0
@@ -60,7 +60,7 @@ class Place(Generic[V]):
             self._refuse(str(error))
         except Exception as error:
             # The folder may hold anything, and routing goes on whatever that is.
-            logger.exception("%s can't be read", self._what)
+            logger.exception("%s can't be read", self.what)
             self._refuse(f"{type(error).__name__}: {error}")
 
     def report(self) -> dict[str, Any]:
@@ -87,13 +87,13 @@ class Place(Generic[V]):
         oracle = self._read(model)
         self._failures = self.failures
         self.loaded = Loaded(oracle, version, model.created)
-        logger.info("%s: version %s of %s is in use", self._what, version, model.created)
+        logger.info("%s: version %s of %s is in use", self.what, version, model.created)
 
     def _refuse(self, problem: str) -> None:
         self.problem = problem
         self.refused += 1
         instead = "rules carry on" if self.loaded is None else "the one from before stays in use"
-        logger.warning("%s can't be used, %s: %s", self._what, instead, problem)
+        logger.warning("%s can't be used, %s: %s", self.what, instead, problem)
 
 
 def files_of(folder: Path) -> object:

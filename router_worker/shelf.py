@@ -20,7 +20,8 @@ from router_worker.cache import Cache as Kept
 from router_worker.cache import normal
 from router_worker.features import features
 from router_worker.knowledge import Guess, Knowledge, Seen
-from router_worker.learned.intents import IntentClassifier
+from router_worker.learned.embeddings import Embedder, open_embedder
+from router_worker.learned.intents import IntentClassifier, wants_embeddings
 from router_worker.learned.model_file import Model
 from router_worker.learned.quality import QualityPredictor
 from router_worker.oracle import (
@@ -60,7 +61,10 @@ class Shelf:
         shared: Callable[[], Shared] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._base = base
         self._catalog = catalog
+        self._embedders: dict[str, Embedder] = {}
+        self._strangers: dict[str, list[str]] = {}
         self._clock = clock
         self._looked = -math.inf
         self._knowledge = Knowledge()
@@ -132,6 +136,14 @@ class Shelf:
             "predictors": {name: place.report() for name, place in self.predictors.items()},
         }
 
+    def complaints(self) -> list[str]:
+        """Return in words which models can't be used, and which intents they do not know."""
+        self.knowledge()
+        return [
+            *(f"{place.what}: {place.problem}" for place in self._places if place.problem),
+            *(told for every in self._strangers.values() for told in every),
+        ]
+
     @property
     def _places(self) -> tuple[Place[Any], ...]:
         return (*self.classifiers.values(), *self.predictors.values())
@@ -168,11 +180,16 @@ class Shelf:
         return None if text in loaded.oracle.cache else (route.classifier, text)
 
     def _classifier(self, name: str, what: str, cache: Cache, model: Model) -> Oracle[Guess]:
-        classifier = IntentClassifier.of(model)
-        for route_name, route in self._catalog.routes.items():
-            told = strangers(route_name, route, classifier.labels)
-            if route.classifier == name and told is not None:
-                logger.warning("%s", told)
+        embedder = self._embedder(name) if wants_embeddings(model) else None
+        classifier = IntentClassifier.of(model, embedder)
+        self._strangers[name] = [
+            told
+            for route_name, route in self._catalog.routes.items()
+            if route.classifier == name
+            and (told := strangers(route_name, route, classifier.labels)) is not None
+        ]
+        for told in self._strangers[name]:
+            logger.warning("%s", told)
         return Oracle(
             what,
             classifier.classify,
@@ -182,6 +199,14 @@ class Shelf:
             tell=self._shared is not None and cache.shared,
             clock=self._clock,
         )
+
+    def _embedder(self, classifier: str) -> Embedder | None:
+        """Return what routes name for a classifier, read once: models come and go more often."""
+        routes = self._catalog.routes.values()
+        place = next(route.embeddings for route in routes if route.classifier == classifier)
+        if place is not None and place not in self._embedders:
+            self._embedders[place] = open_embedder(place, self._base)
+        return None if place is None else self._embedders[place]
 
     def _predictor(self, what: str, cache: Cache, model: Model) -> Oracle[Mapping[str, float]]:
         part = model.part("quality")

@@ -116,11 +116,7 @@ class Trial:
         for test in self.tests:
             if test.evidence.is_over(rollback.alpha / len(self.tests)):
                 seen = treatment.means[test.what]
-                return f"its {said(test.what, seen.mean)} in {seen.count:,} " + (
-                    f"answers that were graded, at least {test.bound:g} is wanted"
-                    if test.what == "score"
-                    else f"requests, at most {test.bound:g} is allowed"
-                )
+                return said(test.what, seen.mean, seen.count, test.bound)
         return None
 
     def statistics(self) -> dict[str, Any]:
@@ -128,13 +124,16 @@ class Trial:
         return {arm: figures.shown() for arm, figures in self.arms.items()}
 
 
-def said(what: What, mean: float) -> str:
-    """Return a mean in words."""
+def said(what: What, mean: float, count: int, bound: float) -> str:
+    """Return in words that a mean of so many observations is beyond its bound."""
+    in_requests = f"in {count:,} requests; at most"
+    failed, may_fail = f"{100 * mean:.3g} %", f"{100 * bound:.3g} %"
     words = {
-        "error_rate": f"calls failed at a rate of {mean:.3g}",
-        "latency_s": f"calls took {mean:.3g} s on average",
-        "cost_usd": f"answers cost ${mean:.3g} on average",
-        "score": f"mean score is {mean:.3g}",
+        "error_rate": f"{failed} of its calls failed {in_requests} {may_fail} may",
+        "latency_s": f"its calls took {mean:.3g} s on average {in_requests} {bound:g} is allowed",
+        "cost_usd": f"its answers cost ${mean:.3g} on average {in_requests} {bound:g} is allowed",
+        "score": f"its mean score is {mean:.3g} in {count:,} answers that were graded; at least "
+        f"{bound:g} is wanted",
     }
     return words[what]
 

@@ -1,6 +1,6 @@
 """Learned models that are small enough to be written by hand, for tests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +58,18 @@ def write_classifier(folder: Path, intents: Mapping[str, str]) -> None:
 def write_predictor(folder: Path, chances: Mapping[str, float]) -> None:
     """Write a model folder with a predictor, or replace it."""
     save_model(folder, {"quality": predictor_part(chances)})
+
+
+def write_embeddings(folder: Path, vectors: Mapping[str, Sequence[float]]) -> None:
+    """Write a folder of a static embedding model that knows these words, as model2vec saves it."""
+    from model2vec import StaticModel
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    words = ["[UNK]", *vectors]
+    tokenizer = Tokenizer(WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    width = len(next(iter(vectors.values())))
+    table = np.array([[0.0] * width, *vectors.values()], np.float32)
+    StaticModel(table, tokenizer).save_pretrained(folder)

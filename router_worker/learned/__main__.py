@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     try:
         if given.command == "train":
-            found = train(given.data, given.output, seed=given.seed)
+            found = train(given.data, given.output, seed=given.seed, embeddings=given.embeddings)
             words = tables.training(found)
         else:
             found = evaluate(
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
                 seed=given.seed,
                 pair=pair(given.weak, given.strong),
                 prices=dict(price(each) for each in given.price),
+                embeddings=given.embeddings,
             )
             words = tables.evaluation(found)
             if given.plot is not None:
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         each = commands.add_parser(name)
         each.add_argument("data", nargs="+", type=Path)
         each.add_argument("--seed", type=int, default=0)
+        each.add_argument("--embeddings")
         each.add_argument("--json", action="store_true")
         if name == "train":
             each.add_argument("--output", type=Path, required=True)

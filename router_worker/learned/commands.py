@@ -11,9 +11,10 @@ import numpy as np
 
 from modelyard.errors import ModelyardError
 from router_worker.learned import evaluate_intents, evaluate_quality
+from router_worker.learned.embeddings import Embedder, open_embedder
 from router_worker.learned.evaluate_quality import Judged
 from router_worker.learned.intents import PART as INTENTS
-from router_worker.learned.intents import IntentClassifier
+from router_worker.learned.intents import IntentClassifier, wants_embeddings
 from router_worker.learned.model_file import Model, load_model, save_model
 from router_worker.learned.part import Part
 from router_worker.learned.quality import QualityPredictor
@@ -32,18 +33,21 @@ WARM_UP: Final = 100
 """Decisions that are timed, and those before them that are not."""
 
 
-def train(paths: Sequence[Path], folder: Path, *, seed: int = 0) -> dict[str, Any]:
+def train(
+    paths: Sequence[Path], folder: Path, *, seed: int = 0, embeddings: str | None = None
+) -> dict[str, Any]:
     """Train what the rows are for, put it into `folder`, and return what came of it.
 
-    A folder that has a model keeps the parts that the rows say nothing of. Raises
-    `ModelyardError`.
+    A folder that has a model keeps the parts that the rows say nothing of. With `embeddings` (as
+    `open_embedder` has it) the classifier has them as features. Raises `ModelyardError`.
     """
     intents, quality = sorted_out(paths)
+    embedder = embedder_for(intents, embeddings)
     parts = dict(kept_parts(folder))
     told: dict[str, Any] = {"model": str(folder), "seed": seed}
     if intents:
         pairs = [(row.text, row.intent) for row in intents]
-        trained = train_intents(pairs, seed=seed)
+        trained = train_intents(pairs, seed=seed, embedder=embedder)
         parts[INTENTS] = trained.part
         told[INTENTS] = {
             "rows": len(intents),
@@ -74,38 +78,52 @@ def evaluate(
     seed: int = 0,
     pair: tuple[str, str] | None = None,
     prices: Mapping[str, float] | None = None,
+    embeddings: str | None = None,
 ) -> dict[str, Any]:
     """Return what a model is worth on the rows, as JSON.
 
     `model` is a folder, or `builtin`. Without it the rows are cross-validated: each is judged by
     a model that was trained on others; but rows of the built-in model's own intents are judged by
-    that. Raises `ModelyardError`.
+    that. With `embeddings` and no model, the rows are always cross-validated. Raises
+    `ModelyardError`.
     """
     intents, quality = sorted_out(paths)
     if intents and quality:
         raise ModelyardError("evaluate rows of one kind at a time: intents, or scores of models")
+    embedder = embedder_for(intents, embeddings)
     rng = np.random.default_rng(seed)
     if intents:
-        return intents_report(intents, model, rng, seed)
+        return intents_report(intents, model, rng, seed, embedder)
     return quality_report(quality, model, rng, seed, pair, prices)
 
 
 def intents_report(
-    rows: Sequence[IntentRow], model: str | None, rng: np.random.Generator, seed: int
+    rows: Sequence[IntentRow],
+    model: str | None,
+    rng: np.random.Generator,
+    seed: int,
+    embedder: Embedder | None = None,
 ) -> dict[str, Any]:
     """Return the report of an intent classifier."""
-    if model is None and knows(builtin(), rows):
+    if model is None and embedder is None and knows(builtin(), rows):
         model = BUILTIN
     if model is None:
-        guesses, classify = evaluate_intents.cross_validated(rows, seed=seed)
+        # Each row is trained on many times here, and an embedder may be slow.
+        kept = None if embedder is None else embedder.remembering()
+        guesses, classify = evaluate_intents.cross_validated(rows, seed=seed, embedder=kept)
         pairs = [(row.text, row.intent) for row in rows]
-        size = size_when_saved({INTENTS: train_intents(pairs, folds=2, seed=seed).part})
+        part = train_intents(pairs, folds=2, seed=seed, embedder=kept).part
+        size = size_when_saved({INTENTS: part})
+        if embedder is not None:  # what is timed must not remember
+            classify = IntentClassifier(part, embedder).classify
     else:
         folder = folder_of(model)
-        classify = IntentClassifier.of(load_model(folder)).classify
+        found = load_model(folder)
+        embedder = embedder if wants_embeddings(found) else None
+        classify = IntentClassifier.of(found, embedder).classify
         guesses, size = [classify(row.text) for row in rows], size_of(folder)
     return {
-        **head("intents", rows, model, evaluate_intents.FOLDS),
+        **head("intents", rows, model, evaluate_intents.FOLDS, embedder),
         **dict.fromkeys(("apgr", "cpt50", "cpt80")),
         **evaluate_intents.report(rows, guesses, rng),
         "decision_ms": timed(classify, [row.text for row in rows]),
@@ -139,9 +157,17 @@ def quality_report(
     }
 
 
-def head(kind: str, rows: Sequence[Row], model: str | None, folds: int) -> dict[str, Any]:
+def head(
+    kind: str,
+    rows: Sequence[Row],
+    model: str | None,
+    folds: int,
+    embedder: Embedder | None = None,
+) -> dict[str, Any]:
     """Return what a report begins with: what was measured, and how."""
     how = f"cross-validated in {folds} folds" if model is None else f"by the model {model}"
+    if embedder is not None:
+        how += f", with embeddings {embedder.label}"
     return {"kind": kind, "rows": len(rows), "how": how}
 
 
@@ -160,6 +186,15 @@ def sorted_out(
     if not intents and not quality:
         raise ModelyardError("no data: give at least one file of JSON lines")
     return intents, quality
+
+
+def embedder_for(intents: Sequence[IntentRow], place: str | None) -> Embedder | None:
+    """Return the embedder that was asked for. Raises `ModelyardError`."""
+    if place is None:
+        return None
+    if not intents:
+        raise ModelyardError("--embeddings are for rows of intents, and there are none")
+    return open_embedder(place)
 
 
 def folder_of(model: str) -> Path:

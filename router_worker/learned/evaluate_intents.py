@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from router_worker.learned.embeddings import Embedder
 from router_worker.learned.keyword_rules import INTENTS, by_keywords
 from router_worker.learned.rows import IntentRow
 from router_worker.learned.scores import (
@@ -38,11 +39,15 @@ class Guess(Protocol):
 
 
 def cross_validated(
-    rows: Sequence[IntentRow], *, folds: int = FOLDS, seed: int = 0
+    rows: Sequence[IntentRow],
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+    embedder: Embedder | None = None,
 ) -> tuple[list[Guess], Callable[[str], Guess]]:
     """Return a guess for each row by a classifier that has not seen it, and the last classifier.
 
-    Raises `TrainingError` if nothing can be learned.
+    Raises `TrainingError` if nothing can be learned, and `EmbeddingsError` if the embedder fails.
     """
     rng = np.random.default_rng(seed)
     dealt = np.empty(len(rows), np.int64)
@@ -53,7 +58,8 @@ def cross_validated(
     classify: Callable[[str], Guess] | None = None
     for fold in range(min(folds, len(rows))):
         pairs = [(row.text, row.intent) for row, at in zip(rows, dealt, strict=True) if at != fold]
-        classify = train_intents(pairs, folds=INNER_FOLDS, seed=seed).classifier.classify
+        trained = train_intents(pairs, folds=INNER_FOLDS, seed=seed, embedder=embedder)
+        classify = trained.classifier.classify
         held = np.flatnonzero(dealt == fold).tolist()
         guesses |= {number: classify(rows[number].text) for number in held}
     assert classify is not None

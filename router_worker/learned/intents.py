@@ -9,7 +9,8 @@ units (`network`) and become a logit for each intent. From these come two separa
   out-of-scope rows if there were any in training. Such rows have a logit of their own, which is
   never an answer: alone it finds few of them, against the best logit it finds most.
 
-Deciding needs numpy only, and takes some 0.05 ms for a short text.
+One that was trained with embeddings (`embeddings`) adds a text's embedding to these features. Else
+deciding needs numpy only, and takes some 0.05 ms for a short text.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from router_worker.learned.embeddings import FARTHEST, SCALE, Embedder, distance, probes
 from router_worker.learned.model_file import Model, load_model
 from router_worker.learned.network import Floats, Network, softmax
 from router_worker.learned.part import Part
@@ -27,6 +29,8 @@ from router_worker.learned.vocabulary import Vocabulary
 
 PART: Final = "intents"
 """The name of the classifier's part in a model folder."""
+
+_LABEL_CHARS: Final = 80
 
 _LARGE: Final = 1e6
 """No trained weight comes near; larger ones could add up to infinity."""
@@ -51,10 +55,17 @@ class Guess:
 
 
 class IntentClassifier:
-    """A trained classifier, ready to decide. It is immutable and safe to share between threads."""
+    """A trained classifier, ready to decide.
 
-    def __init__(self, part: Part) -> None:
-        """Take a part of a model. Raises `ModelFileError` if it is not a classifier."""
+    It is immutable and safe to share between threads, if its embedder is.
+    """
+
+    def __init__(self, part: Part, embedder: Embedder | None = None) -> None:
+        """Take a part of a model, and the embedder it was trained with if it was with one.
+
+        Raises `ModelFileError` if it is not a classifier, or wants embeddings and these are none or
+        others, and `EmbeddingsError` if the embedder fails. One that wants none leaves it alone.
+        """
         self.labels = part.names("labels")
         if len(self.labels) < 2:
             raise part.error("has fewer than two labels")
@@ -78,16 +89,23 @@ class IntentClassifier:
         for array in (weights, self._scales, self._b1, self._w2, self._b2):
             if array.size and np.abs(array).max() > _LARGE:
                 raise part.error("has weights that are too large")
+        self._embedder = None
+        label = embeddings_of(part)
+        if label is not None:
+            self._embedding = part.array("embedding", "float32", (None, units))
+            if np.abs(self._embedding).max(initial=0) > _LARGE:
+                raise part.error("has weights that are too large")
+            self._embedder = self._checked(part, label, embedder)
 
     @classmethod
-    def load(cls, folder: Path) -> "IntentClassifier":
-        """Return the classifier of a model folder. Raises `ModelFileError`."""
-        return cls.of(load_model(folder))
+    def load(cls, folder: Path, embedder: Embedder | None = None) -> "IntentClassifier":
+        """Return the classifier of a model folder. Raises as the constructor does."""
+        return cls.of(load_model(folder), embedder)
 
     @classmethod
-    def of(cls, model: Model) -> "IntentClassifier":
-        """Return the classifier of a model. Raises `ModelFileError` if it has none."""
-        return cls(model.part(PART))
+    def of(cls, model: Model, embedder: Embedder | None = None) -> "IntentClassifier":
+        """Return the classifier of a model. Raises as the constructor does."""
+        return cls(model.part(PART), embedder)
 
     def classify(self, text: str) -> Guess:
         """Return what a text is about. A text without any known feature is unknown."""
@@ -121,7 +139,45 @@ class IntentClassifier:
         values *= self._scales[ids]
         hidden = values @ self._rows[ids].astype(np.float32)
         hidden += self._b1
-        return np.maximum(hidden, 0, out=hidden) @ self._w2 + self._b2, len(ids) > 0
+        known = len(ids) > 0
+        if self._embedder is not None:
+            (embedded,) = self._embedder([text])
+            hidden += embedded @ self._embedding
+            known = known or bool(embedded.any())
+        return np.maximum(hidden, 0, out=hidden) @ self._w2 + self._b2, known
+
+    def _checked(self, part: Part, label: str, embedder: Embedder | None) -> Embedder:
+        """Return the embedder if it is the one that was trained with."""
+        if embedder is None:
+            raise part.error(
+                f"was trained with embeddings ({label}), and none are given: name them by "
+                "`embeddings:` beside `classifier:` in the catalog, or by --embeddings"
+            )
+        texts = probes(self._vocabulary.keys)
+        kept = part.array("probes", "float32", (len(texts), len(self._embedding)))
+        found = embedder(texts)
+        instead = f"and {embedder.label} is given: name the right ones, or train the model again"
+        if found.shape != kept.shape:
+            raise part.error(
+                f"was trained with embeddings ({label}) of {kept.shape[1]} numbers, "
+                f"not of {found.shape[1]}, {instead}"
+            )
+        if distance(found, kept) > FARTHEST:
+            raise part.error(f"was trained with other embeddings ({label}), {instead}")
+        return embedder
+
+
+def wants_embeddings(model: Model) -> bool:
+    """Return whether the classifier of a model needs an embedder. Raises `ModelFileError`."""
+    return embeddings_of(model.part(PART)) is not None
+
+
+def embeddings_of(part: Part) -> str | None:
+    """Return what people call the embeddings that a classifier wants, or None if it wants none."""
+    label = part.meta.get("embeddings")
+    if label is not None and not isinstance(label, str):
+        raise part.error("'embeddings' is not a text")
+    return None if label is None else repr(label[:_LABEL_CHARS])
 
 
 def gate_scores(logits: Floats, count: int) -> NDArray[np.float32]:
@@ -139,14 +195,31 @@ def gate_scores(logits: Floats, count: int) -> NDArray[np.float32]:
 
 
 def to_part(
-    vocabulary: Vocabulary, network: Network, labels: Sequence[str], temperature: float, gate: float
+    vocabulary: Vocabulary,
+    network: Network,
+    labels: Sequence[str],
+    temperature: float,
+    gate: float,
+    embedder: Embedder | None = None,
 ) -> Part:
-    """Return a classifier as a part of a model, with the first layer rounded to 8 bits."""
-    largest = np.abs(network.w1).max(axis=1, initial=0)
+    """Return a classifier as a part of a model, with the first layer rounded to 8 bits.
+
+    With an embedder, the network's last inputs are an embedding times `SCALE`.
+    """
+    w1 = network.w1[: len(vocabulary)]
+    largest = np.abs(w1).max(axis=1, initial=0)
     scales = np.maximum(largest, np.float32(1e-8)) / np.float32(127)
-    rows = np.rint(network.w1 / scales[:, None]).astype(np.int8)
+    rows = np.rint(w1 / scales[:, None]).astype(np.int8)
+    more_meta: dict[str, str] = {}
+    more_arrays: dict[str, Floats] = {}
+    if embedder is not None:
+        more_meta = {"embeddings": embedder.label}
+        more_arrays = {
+            "embedding": network.w1[len(vocabulary) :] * np.float32(SCALE),
+            "probes": embedder(probes(vocabulary.keys)),
+        }
     return Part(
-        meta={"labels": list(labels), "temperature": temperature, "gate": gate},
+        meta={"labels": list(labels), "temperature": temperature, "gate": gate, **more_meta},
         arrays={
             "keys": vocabulary.pack(),
             "weights": vocabulary.weights,
@@ -155,5 +228,6 @@ def to_part(
             "b1": network.b1,
             "w2": network.w2,
             "b2": network.b2,
+            **more_arrays,
         },
     )

@@ -112,7 +112,7 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def parse(line: bytes) -> Row:
     """Return the row of one line. Raises `ValueError` with what is wrong with it."""
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.decode().rstrip("\r\n"))
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 (byte {error.start + 1} of the line)") from error
     except json.JSONDecodeError as error:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from modelyard.errors import ModelyardError
 from router_worker.learned.calibration import choose_gate, fit_temperature, wilson
+from router_worker.learned.embeddings import SCALE, Embedder
 from router_worker.learned.intents import IntentClassifier, gate_scores, to_part
 from router_worker.learned.network import Floats, Network, fit
 from router_worker.learned.part import Part
@@ -60,13 +61,19 @@ class TrainedIntents:
 
 
 def train_intents(
-    rows: Sequence[tuple[str, str]], *, seed: int = 0, folds: int = FOLDS
+    rows: Sequence[tuple[str, str]],
+    *,
+    seed: int = 0,
+    folds: int = FOLDS,
+    embedder: Embedder | None = None,
 ) -> TrainedIntents:
     """Return a classifier trained on pairs of a text and its intent.
 
     Rows of the intent `oos` teach what is out of scope, and are never an answer. Equal rows and
-    seeds make equal classifiers on the same machine. Raises `TrainingError` if there are fewer
-    than two intents or one has a single row, and `ModelyardError` without SciPy.
+    seeds make equal classifiers on the same machine. With an embedder, embeddings are features
+    beside the words, and deciding needs the same one. Raises `TrainingError` if there are fewer
+    than two intents or one has a single row, `EmbeddingsError` if the embedder fails, and
+    `ModelyardError` without SciPy.
     """
     check_trainable()
     labels = check_rows(rows)
@@ -75,13 +82,15 @@ def train_intents(
     truth = np.array([outputs.index(intent) for _, intent in rows], dtype=np.intp)
     count = len(labels)
     width = int(truth.max()) + 1
+    embedded = None if embedder is None else embedder(texts) * np.float32(SCALE)
 
     logits = np.zeros((len(rows), width), np.float32)
     dealt = deal(truth, min(folds, len(rows)), np.random.default_rng(seed))
     for fold in range(int(dealt.max()) + 1):
         seen, held = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
-        vocabulary, network = learn([texts[i] for i in seen], truth[seen], width, seed)
-        logits[held] = network.logits(encode(vocabulary, [texts[i] for i in held]))
+        known, asked = (None if embedded is None else embedded[each] for each in (seen, held))
+        vocabulary, network = learn([texts[i] for i in seen], truth[seen], width, seed, known)
+        logits[held] = network.logits(encode(vocabulary, [texts[i] for i in held], asked))
     inside = truth < count
     right = logits[inside, :count].argmax(axis=1) == truth[inside]
     temperature = fit_temperature(logits[inside, :count], truth[inside])
@@ -91,8 +100,8 @@ def train_intents(
     recall = float((scores[~inside] < gate).mean()) if not inside.all() else None
     low, high = wilson(int(right.sum()), len(right))
 
-    vocabulary, network = learn(texts, truth, width, seed)
-    part = to_part(vocabulary, network, labels, temperature, gate)
+    vocabulary, network = learn(texts, truth, width, seed, embedded)
+    part = to_part(vocabulary, network, labels, temperature, gate, embedder)
     measured = {
         "folds": int(dealt.max()) + 1,
         "accuracy": round(float(right.mean()), 5),
@@ -107,7 +116,7 @@ def train_intents(
     }
     part = Part({**part.meta, **trained_on, "cross_validation": measured}, part.arrays)
     return TrainedIntents(
-        IntentClassifier(part), part, float(right.mean()), low, high, kept_right, recall
+        IntentClassifier(part, embedder), part, float(right.mean()), low, high, kept_right, recall
     )
 
 
@@ -144,19 +153,24 @@ def deal(truth: NDArray[np.intp], folds: int, rng: np.random.Generator) -> NDArr
 
 
 def learn(
-    texts: Sequence[str], truth: NDArray[np.intp], width: int, seed: int
+    texts: Sequence[str],
+    truth: NDArray[np.intp],
+    width: int,
+    seed: int,
+    embedded: Floats | None = None,
 ) -> tuple[Vocabulary, Network]:
     """Return the vocabulary of texts and a network trained on them."""
     vocabulary = Vocabulary.of(texts, FEATURES)
-    rows = encode(vocabulary, texts)
-    if width > MAX_SHORTCUTS or not len(vocabulary):  # without features there is nothing linear
+    rows = encode(vocabulary, texts, embedded)
+    # Without features there is nothing linear; and embeddings do what the shortcut is for.
+    if width > MAX_SHORTCUTS or not len(vocabulary) or embedded is not None:
         return vocabulary, fit(rows, truth, width, units=UNITS, seed=seed)
     network = fit(rows.copy(), truth, width, units=UNITS - width, seed=seed)
     return vocabulary, with_shortcut(network, rows, truth, seed)
 
 
-def encode(vocabulary: Vocabulary, texts: Sequence[str]) -> Any:
-    """Return texts x features as a SciPy CSR matrix of float32."""
+def encode(vocabulary: Vocabulary, texts: Sequence[str], embedded: Floats | None = None) -> Any:
+    """Return texts x features as a SciPy CSR matrix of float32; last come the embeddings."""
     sparse = importlib.import_module("scipy.sparse")
     ids: list[NDArray[Any]] = []
     values: list[Floats] = []
@@ -166,7 +180,10 @@ def encode(vocabulary: Vocabulary, texts: Sequence[str]) -> Any:
         values.append(value)
     ends = np.cumsum([0, *map(len, ids)], dtype=np.int32)
     data = (np.concatenate(values), np.concatenate(ids), ends)
-    return sparse.csr_matrix(data, shape=(len(texts), len(vocabulary)))
+    words = sparse.csr_matrix(data, shape=(len(texts), len(vocabulary)))
+    if embedded is None:
+        return words
+    return sparse.hstack([words, sparse.csr_matrix(embedded)], format="csr")
 
 
 def rows_sha256(rows: Sequence[tuple[str, str]]) -> str:

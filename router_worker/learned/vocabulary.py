@@ -84,7 +84,8 @@ class Vocabulary:
         found = words(read)
         get = self._ids.get
         whole = {i for i in map(get, word_keys(read, found)) if i is not None}
-        parts: set[int] = set().union(*map(self._piece_ids, set(found)))
+        # In the order of the text: that of a set of texts is another one in each process.
+        parts: set[int] = set().union(*map(self._piece_ids, dict.fromkeys(found)))
         ids = np.array([*whole, *parts], dtype=np.intp)
         values = self.weights[ids]
         for block in (slice(len(whole)), slice(len(whole), None)):

@@ -207,6 +207,55 @@ def test_explain_decides_and_starts_nothing() -> None:
     assert "keyword 'summarize'" in run("explain", TEXT).stdout
 
 
+TRIED = """
+models: [{name: small, provider: extractive}, {name: large, provider: extractive}]
+routes:
+  default:
+    rules: [{when: {metadata: {tier: vip}}, intent: vip, models: [large]}]
+    otherwise: [small]
+    experiments: [{name: try-large, of: small, to: large, percent: 100}]
+"""
+
+
+def test_explain_knows_metadata_and_experiments_that_were_taken_back(
+    redis_url: str, tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(TRIED)
+    env = {"MODELYARD_CATALOG": str(catalog), "MODELYARD_BROKER_URL": redis_url}
+
+    def first_model(*options: str, **more: str) -> str:
+        said = json.loads(run("explain", "hello", *options, "--json", env={**env, **more}).stdout)
+        return str(said["plan"]["steps"][0]["model"])
+
+    assert first_model("--meta", "tier=vip") == "large"
+    assert first_model() == "large"
+    assert run("experiments", "back", "try-large", env=env).returncode == 0
+    assert first_model() == "small"
+    gone = "redis://127.0.0.1:1/0"
+    assert first_model(MODELYARD_BROKER_URL=gone) == "large"
+    told = run("explain", "hello", env={**env, "MODELYARD_BROKER_URL": gone}).stderr
+    assert "how experiments stand is not known" in told
+
+
+def test_models_without_their_key_have_no_worker_and_up_says_so(tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(
+        "models: [{name: big, provider: openai, "
+        'endpoints: [{base_url: "http://127.0.0.1:1", api_key: "${NO_SUCH_KEY}"}]}]\n'
+        "routes: {default: {otherwise: [big]}}\n"
+    )
+    env = {"MODELYARD_CATALOG": str(catalog), "MODELYARD_STATE_DIR": str(tmp_path / "state")}
+
+    worker = run("worker", "model", "big", env=env)
+    assert worker.returncode == 2
+    assert "NO_SUCH_KEY is not set" in worker.stderr
+    up = run("up", env=env)
+    assert up.returncode == 2
+    assert "no model of the catalog can be called here" in up.stderr
+    assert "NO_SUCH_KEY" in up.stderr
+
+
 def test_explain_tells_what_can_t_be_routed() -> None:
     done = run("explain", "hello", "--route", "defalt")
     assert done.returncode == 1
@@ -223,6 +272,15 @@ def test_without_a_broker_the_way_out_is_told() -> None:
     assert "Traceback" not in gone.stderr
 
 
+LEARNED_CATALOG = """
+models: [{name: local, provider: extractive}]
+routes:
+  default: {classifier: builtin, intents: {translatin: [local], creative: [local]},
+    otherwise: [local]}
+  other: {classifier: mine, otherwise: [local]}
+"""
+
+
 def test_check_names_file_line_key_and_suggestion(tmp_path: Path) -> None:
     catalog = tmp_path / "mine.yaml"
     catalog.write_text(
@@ -237,6 +295,25 @@ def test_check_names_file_line_key_and_suggestion(tmp_path: Path) -> None:
     assert f"{catalog}:6: route 'default'" in done.stderr
     assert json.loads(run("check", str(catalog), "--json").stdout)["ok"] is False
     assert run("check").returncode == 0
+
+
+def test_check_warns_of_models_that_are_not_there_and_intents_that_they_lack(
+    tmp_path: Path,
+) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(LEARNED_CATALOG)
+
+    done = run("check", str(catalog), "--json")
+    said = json.loads(done.stdout)
+
+    assert done.returncode == 0
+    assert said["ok"]
+    assert len(said["warnings"]) == 2
+    (intent,) = [each for each in said["warnings"] if each.startswith("route 'default'")]
+    assert "knows no intent 'translatin' (did you mean 'translate'?)" in intent
+    (gone,) = [each for each in said["warnings"] if each.startswith("classifier 'mine'")]
+    assert "model.json" in gone
+    assert f"warning: {intent}" in run("check", str(catalog)).stderr
 
 
 def test_a_broken_catalog_stops_every_command_with_its_line(tmp_path: Path) -> None:

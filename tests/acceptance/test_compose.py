@@ -128,6 +128,8 @@ class Local:
             for variable, value in given.items()
             if value is not None
         }
+        if name in POOLS and "OPENAI_API_KEY" in given:
+            environ["OPENAI_API_KEY"] = "sk-test"  # the pools alone: nobody is to call OpenAI
         if name == "flower":
             environ |= {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_PORT": str(self.flower_port)}
         return {

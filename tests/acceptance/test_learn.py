@@ -1,12 +1,14 @@
 """`modelyard train` and `modelyard evaluate`, as one uses them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_models import write_embeddings
 
 from modelyard.decision_ledger import Entry, Kind
 from producer.learn import LEAST_SCORES, frequent, lessons
@@ -19,9 +21,10 @@ SUBJECTS = {
 }
 
 
-def modelyard(*arguments: object, code: int = 0) -> str:
+def modelyard(*arguments: object, code: int = 0, path: Path | None = None) -> str:
     run = subprocess.run(
         [sys.executable, "-m", "producer", *map(str, arguments)],
+        env=os.environ | ({} if path is None else {"PYTHONPATH": str(path)}),
         capture_output=True,
         text=True,
         timeout=170,
@@ -123,6 +126,40 @@ def test_several_models_are_compared_with_their_prices(tmp_path: Path) -> None:
     assert said["pair"]["weak"] == "a"
     assert said["models"]["best_single"] == "b"
     assert said["models"]["saved_at_equal_quality"]["value"] > 0.2
+
+
+def test_embeddings_of_a_folder_are_features(intents: Path, tmp_path: Path) -> None:
+    place, folder = tmp_path / "meanings", tmp_path / "model"
+    meanings = [(word, number) for number, each in enumerate(SUBJECTS.values()) for word in each]
+    write_embeddings(
+        place, {word: [float(number == n) for n in range(3)] for word, number in meanings}
+    )
+
+    told = json.loads(modelyard("train", intents, "-o", folder, "--embeddings", place, "--json"))
+    by_model = json.loads(
+        modelyard("evaluate", intents, "--model", folder, "--embeddings", place, "--json")
+    )
+
+    assert told["intents"]["accuracy"] == by_model["accuracy"] == 1
+    assert "with embeddings meanings" in modelyard("evaluate", intents, "--embeddings", place)
+    assert "or by --embeddings" in modelyard("evaluate", intents, "--model", folder, code=2)
+    nowhere = ("--embeddings", tmp_path / "nowhere")
+    assert "there is no folder" in modelyard("train", intents, "-o", folder, *nowhere, code=2)
+
+
+def test_embeddings_of_a_function_are_features(intents: Path, tmp_path: Path) -> None:
+    (tmp_path / "own_model.py").write_text(
+        "def embed(texts):\n    return [[float('invoice' in text), 1.0] for text in texts]\n"
+        "def fail(texts):\n    raise RuntimeError('no accelerator')\n"
+    )
+    folder, place = tmp_path / "model", "own_model:embed"
+
+    modelyard("train", intents, "-o", folder, "--embeddings", place, path=tmp_path)
+    words = modelyard("evaluate", intents, "--model", folder, "--embeddings", place, path=tmp_path)
+    failed = ("train", intents, "-o", folder, "--embeddings", "own_model:fail")
+
+    assert "with embeddings own_model:embed" in words
+    assert "failed: RuntimeError: no accelerator" in modelyard(*failed, code=2, path=tmp_path)
 
 
 @pytest.mark.parametrize(

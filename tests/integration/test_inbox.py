@@ -407,6 +407,12 @@ def test_a_worker_refuses_to_serve_people(yard: Workers) -> None:
     assert "model_workers: support: provider people has no worker" in said
 
 
+def test_a_worker_refuses_a_model_whose_key_it_does_not_have(yard: Workers) -> None:
+    """It would take messages from the workers that have it, and could only refuse them."""
+    said = refusal(model_command("small@v2"), {**yard.env, "FAKE_KEY": ""})
+    assert "model_workers: can't be called here: small@v2 (FAKE_KEY is not set)" in said
+
+
 def test_a_worker_that_would_have_no_queue_does_not_start(yard: Workers, tmp_path: Path) -> None:
     # Celery would have it consume `requests`, which is the router's.
     path = tmp_path / "catalog.yaml"

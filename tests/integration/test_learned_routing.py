@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from small_models import write_classifier
+from small_models import write_classifier, write_embeddings
 from waiting import eventually
 from workers import Workers, workers
 
@@ -20,7 +20,10 @@ from modelyard.plan import Decision
 from modelyard.routes import Route
 from producer.commands import model_command, router_command
 from router_worker.knowledge import Guess
+from router_worker.learned.embeddings import open_embedder
 from router_worker.learned.intents import IntentClassifier
+from router_worker.learned.model_file import save_model
+from router_worker.learned.train_intents import train_intents
 from router_worker.shared import Said, Shared, key
 from router_worker.shelf import Shelf
 
@@ -83,6 +86,40 @@ def test_models_are_replaced_while_the_router_runs(yard: Workers, tmp_path: Path
     # A look may fall between the two files of the last model: once more, and no harm.
     assert yard.log("router").count("can't be used") == told["refused"] in {1, 2}
     assert (told["failures"], told["problem"]) == (0, "")
+
+
+def test_a_model_with_embeddings_is_swapped_in_and_out_while_the_router_runs(
+    tmp_path: Path,
+) -> None:
+    vectors = {"poem": (1.0, 0.0), "sonnet": (1.0, 0.0), "sum": (0.0, 1.0), "total": (0.0, 1.0)}
+    write_embeddings(tmp_path / "vectors", vectors)
+    rows = [
+        (f"{start} {word}", intent)
+        for start in ("a", "my", "the", "this")
+        for word, intent in ONE.items()
+    ]
+    rows += [(text, "oos") for text in ("who won", "where am i", "how are you", "is it late")]
+    embedder = open_embedder(str(tmp_path / "vectors"))
+    part = train_intents(rows, folds=2, embedder=embedder).part
+    folder = tmp_path / "models" / "mine"
+    write_classifier(folder, ONE)
+    catalog = CATALOG.replace("models/mine", "models/mine\n    embeddings: vectors")
+    with (
+        EmbeddedRedis(tmp_path / "state") as server,
+        workers(tmp_path, server.url, catalog=catalog) as yard,
+        yard.client() as client,
+    ):
+        start(yard)
+        assert decided(client, "a sum").intent == "math"
+        assert decided(client, "the sonnet").intent == "unknown"
+
+        save_model(folder, {"intents": part})
+        eventually(lambda: decided(client, "the sonnet").intent == "creative")
+        assert decided(client, "the TOTAL").intent == "math"
+
+        write_classifier(folder, OTHER)
+        eventually(lambda: decided(client, "a sum").intent == "creative")
+        assert inspected(yard)["classifiers"]["models/mine"]["failures"] == 0
 
 
 def test_rules_carry_on_without_a_model_until_there_is_one(yard: Workers, tmp_path: Path) -> None:

@@ -239,6 +239,14 @@ def test_many_share_what_is_said_of_all(client: Client, store: redis.Redis) -> N
     assert store.llen("batch.requests") == 2
 
 
+@pytest.mark.parametrize("wrong", [5, None, b"hello", {"text": "hello"}])
+def test_what_is_no_request_is_refused(client: Client, wrong: Any) -> None:
+    with pytest.raises(InvalidRequest, match="a request is a text or a Request, not"):
+        client.submit(wrong)
+    with pytest.raises(InvalidRequest, match="a request is a text or a Request, not"):
+        client.submit_many([wrong])
+
+
 def test_a_closed_client_takes_nothing(redis_url: str, store: redis.Redis) -> None:
     client = Client(redis_url)
     client.close()

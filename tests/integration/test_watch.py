@@ -81,7 +81,7 @@ def test_a_treatment_that_fails_is_taken_back_everywhere(
 
     standing = stood(store)["try"]
     assert (standing.state, standing.by) == ("taken back", "test")
-    assert "calls failed at a rate of 1 in 10 requests" in standing.why
+    assert "100 % of its calls failed in 10 requests" in standing.why
     assert standing.statistics["treatment"]["requests"] == 10
     # Two routers found it, and one was first.
     assert store.hget(COUNTERS_KEY, "experiments_taken_back") == b"1"

@@ -103,6 +103,7 @@ class TestReading:
         ("line", "code", "message"),
         [
             (b"{", "invalid_json", "line 7: it is not JSON"),
+            (b'{"a": 1\n', "invalid_json", "JSON: Expecting ',' delimiter at column 8"),
             (b"[]", "invalid_json", "must be an object"),
             (b"[" * 100_000, "invalid_json", "not JSON"),
             (b'{"custom_id": NaN}', "invalid_json", "NaN is no JSON"),

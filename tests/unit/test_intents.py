@@ -1,6 +1,9 @@
 """The intent classifier: what it learns from a few rows, and what it makes of any text."""
 
 import importlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,6 +122,26 @@ def test_equal_rows_make_equal_classifiers(trained: TrainedIntents) -> None:
     assert again.part.meta == trained.part.meta
     for name, array in trained.part.arrays.items():
         np.testing.assert_array_equal(again.part.arrays[name], array)
+
+
+def test_equal_texts_make_equal_rows_in_every_process() -> None:
+    """Python's hashes of texts differ between processes, and with them the order of sets."""
+    program = (
+        "from router_worker.learned.vocabulary import Vocabulary;"
+        "texts = ['when does my parcel arrive in town', 'my parcel is late, when is it here'];"
+        "print([each.tolist() for each in Vocabulary.of(texts * 2, 999).encode(texts[0])])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    }
+    assert len(said) == 1
 
 
 def test_few_rows_of_two_intents_and_nothing_out_of_scope() -> None:

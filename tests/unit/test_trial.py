@@ -100,7 +100,7 @@ def test_a_treatment_whose_calls_fail_is_taken_back_once_there_are_enough() -> N
 
     assert trial(rollback, *[broken] * 9).verdict() is None
     why = trial(rollback, *[broken] * 10).verdict()
-    assert why == "its calls failed at a rate of 1 in 10 requests, at most 0.1 is allowed"
+    assert why == "100 % of its calls failed in 10 requests; at most 10 % may"
 
 
 def test_a_control_that_fails_is_no_reason() -> None:

@@ -31,9 +31,9 @@ from router_worker.forward import forward
 from router_worker.knowledge import NOTHING
 from router_worker.learned.model_file import save_model
 from router_worker.learned.train_intents import train_intents
+from router_worker.oracles.shelf import BUILTIN_FOLDER, Shelf
 from router_worker.policy import decide
 from router_worker.rules import View, matches, prepare
-from router_worker.shelf import BUILTIN_FOLDER, Shelf
 
 ROUNDS: Final = 7
 NOW: Final = 1_700_000_000.0

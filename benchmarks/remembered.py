@@ -13,11 +13,12 @@ from typing import Any, Final
 
 from benchmarks.results import markdown_table, spread
 from modelyard.embedded_redis import EmbeddedRedis
-from router_worker.cache import Cache, normal
 from router_worker.knowledge import Guess
 from router_worker.learned.intents import IntentClassifier
-from router_worker.shared import Shared
-from router_worker.similar import Similar, sketch
+from router_worker.normal import normal
+from router_worker.oracles.cache import Cache
+from router_worker.oracles.shared import Shared
+from router_worker.oracles.similar import Similar, sketch
 
 THRESHOLDS: Final = (0.7, 0.8, 0.9)
 BATCHES: Final = (1, 200)

@@ -19,7 +19,7 @@ from router_worker.learned.intents import IntentClassifier
 from router_worker.learned.rows import IntentRow, PairRow, ScoresRow, read_rows
 from router_worker.learned.train_intents import train_intents
 from router_worker.learned.train_quality import train_quality
-from router_worker.shelf import BUILTIN_FOLDER
+from router_worker.oracles.shelf import BUILTIN_FOLDER
 
 FILES: Final = (
     "intent_clinc150_train.jsonl",

@@ -28,12 +28,12 @@ from modelyard.redis_errors import broker_error
 from modelyard.settings import load_settings
 from modelyard.standings import read_standings, standings
 from router_worker.again import decide_again
+from router_worker.experiments.report import report
+from router_worker.experiments.watch import Progress
+from router_worker.experiments.watch import experiments as of_catalog
 from router_worker.forward import Refused, forward
 from router_worker.knowledge import Knowledge
-from router_worker.report import report
-from router_worker.shelf import Shelf
-from router_worker.watch import Progress
-from router_worker.watch import experiments as of_catalog
+from router_worker.oracles.shelf import Shelf
 
 logger = logging.getLogger("modelyard.router")
 

@@ -13,12 +13,12 @@ from modelyard.connect import connect
 from modelyard.holdings import settle_at_exit
 from modelyard.names import REQUESTS_QUEUE
 from modelyard.settings import load_settings
+from router_worker.experiments.watch import Watch
+from router_worker.oracles.shared import Shared
+from router_worker.oracles.shelf import Shelf
 from router_worker.rules import prepare
-from router_worker.shared import Shared
-from router_worker.shelf import Shelf
 from router_worker.sweep import Sweeper
 from router_worker.task import RouteTask
-from router_worker.watch import Watch
 
 YOUNG_OBJECTS = 10_000
 """So many new objects, of some batches, before the collector looks at them."""

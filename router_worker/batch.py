@@ -26,7 +26,7 @@ from modelyard.redis_errors import passes
 from router_worker.expiry import expiry
 from router_worker.forward import Forwarded, forward, refused, summary
 from router_worker.knowledge import NOTHING, Knowledge
-from router_worker.shelf import Shelf
+from router_worker.oracles.shelf import Shelf
 from router_worker.spread import is_spread, spread
 
 logger = logging.getLogger("modelyard.router")

@@ -16,7 +16,7 @@ from router_worker.candidates import (
     without_limits,
     without_soft_limits,
 )
-from router_worker.experiments import Variants, relevant, variants
+from router_worker.experiments.arms import Variants, relevant, variants
 from router_worker.features import Features, features
 from router_worker.intent import Verdict, tell
 from router_worker.knowledge import NOTHING, Knowledge

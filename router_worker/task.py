@@ -20,10 +20,10 @@ from modelyard.holdings import ledger
 from modelyard.names import ROUTE_TASK
 from modelyard.settling import settle_surely
 from router_worker.batch import Batch, route
+from router_worker.experiments.watch import Watch
 from router_worker.expiry import expiry
 from router_worker.knowledge import Knowledge
-from router_worker.shelf import Shelf
-from router_worker.watch import Watch
+from router_worker.oracles.shelf import Shelf
 
 logger = logging.getLogger("modelyard.router")
 

@@ -21,7 +21,7 @@ from router_worker.learned.quality import QualityPredictor
 from router_worker.learned.rows import IntentRow, PairRow, Row, ScoresRow, read_rows
 from router_worker.learned.train_intents import OUT_OF_SCOPE, train_intents
 from router_worker.learned.train_quality import train_quality
-from router_worker.shelf import BUILTIN_FOLDER
+from router_worker.oracles.shelf import BUILTIN_FOLDER
 
 QUALITY: Final = "quality"
 """The name of the predictor's part in a model folder."""

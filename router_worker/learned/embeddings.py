@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.errors import ModelyardError
-from router_worker.cache import normal
 from router_worker.learned.network import Floats
 from router_worker.learned.ngrams import gist
+from router_worker.normal import normal
 
 SCALE: Final = 3.0
 """The length of an embedding among the features, where each block of the vocabulary has length 1.

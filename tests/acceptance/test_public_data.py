@@ -14,7 +14,7 @@ from router_worker.learned.evaluate_intents import report
 from router_worker.learned.intents import IntentClassifier
 from router_worker.learned.rows import IntentRow, read_rows
 from router_worker.learned.train_intents import train_intents
-from router_worker.shelf import BUILTIN_FOLDER
+from router_worker.oracles.shelf import BUILTIN_FOLDER
 
 
 def intents(path: Path) -> list[IntentRow]:

@@ -24,8 +24,8 @@ from router_worker.learned.embeddings import open_embedder
 from router_worker.learned.intents import IntentClassifier
 from router_worker.learned.model_file import save_model
 from router_worker.learned.train_intents import train_intents
-from router_worker.shared import Said, Shared, key
-from router_worker.shelf import Shelf
+from router_worker.oracles.shared import Said, Shared, key
+from router_worker.oracles.shelf import Shelf
 
 CATALOG = """
 models:

@@ -15,7 +15,7 @@ from modelyard.decision_ledger import last_id
 from modelyard.names import COUNTERS_KEY, DECISIONS_KEY, EXPERIMENTS_KEY
 from modelyard.routes import Experiment, Route
 from modelyard.standings import Standing, read_standings, stand, standings
-from router_worker.watch import Progress, Watch, is_needed
+from router_worker.experiments.watch import Progress, Watch, is_needed
 
 TREATED = (arm("try", treated=True),)
 BROKEN = failed("large", arms=TREATED)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from modelyard.messages import Request
 from modelyard.plan import Arm
 from modelyard.routes import Experiment
-from router_worker.experiments import NONE, Variants, assign, key, place, relevant, variants
+from router_worker.experiments.arms import NONE, Variants, assign, key, place, relevant, variants
 
 STARTS = datetime(2026, 11, 23, 9, tzinfo=UTC)
 T0 = STARTS.timestamp()

@@ -9,7 +9,7 @@ from router_worker.learned.keyword_rules import INTENTS, by_keywords
 from router_worker.learned.model_file import Model, load_model
 from router_worker.learned.rows import IntentRow, read_rows
 from router_worker.learned.train_intents import rows_sha256
-from router_worker.shelf import BUILTIN_FOLDER
+from router_worker.oracles.shelf import BUILTIN_FOLDER
 
 ROWS = Path(__file__).resolve().parents[2] / "training" / "intents"
 HELD = ROWS / "test.jsonl"

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_worker.cache import ENTRY_BYTES, TEXT_CHARS, Cache, normal, size_of
+from router_worker.normal import normal
+from router_worker.oracles.cache import ENTRY_BYTES, TEXT_CHARS, Cache, size_of
 
 
 @pytest.mark.parametrize(

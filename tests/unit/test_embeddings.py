@@ -15,7 +15,6 @@ from modelyard.catalog import Catalog, Model
 from modelyard.errors import ModelyardError
 from modelyard.messages import Request
 from modelyard.routes import Route
-from router_worker.cache import normal
 from router_worker.learned.commands import evaluate, train
 from router_worker.learned.embeddings import (
     BATCH_TEXTS,
@@ -32,8 +31,9 @@ from router_worker.learned.model_file import ModelFileError, Part, load_model, s
 from router_worker.learned.ngrams import gist
 from router_worker.learned.rows import IntentRow
 from router_worker.learned.train_intents import MAX_SHORTCUTS, TrainedIntents, train_intents
+from router_worker.normal import normal
+from router_worker.oracles.shelf import LOOK_EVERY_S, Shelf
 from router_worker.policy import decide
-from router_worker.shelf import LOOK_EVERY_S, Shelf
 
 MONEY, PARCEL = (1.0, 0.0, 0.1, 0.0), (0.0, 1.0, 0.0, 0.1)
 VECTORS = {

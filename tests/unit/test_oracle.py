@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from router_worker.cache import TEXT_CHARS, Cache
 from router_worker.knowledge import Guess
-from router_worker.oracle import (
+from router_worker.oracles.cache import TEXT_CHARS, Cache
+from router_worker.oracles.oracle import (
     LOG_EVERY_S,
     Oracle,
     OracleClassifier,
@@ -15,8 +15,8 @@ from router_worker.oracle import (
     check_guess,
     check_predictions,
 )
-from router_worker.shared import Said
-from router_worker.similar import Similar
+from router_worker.oracles.shared import Said
+from router_worker.oracles.similar import Similar
 
 
 class Asked:

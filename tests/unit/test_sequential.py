@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from router_worker.sequential import Evidence, Running, mean_interval, share_interval
+from router_worker.experiments.sequential import Evidence, Running, mean_interval, share_interval
 
 RUNS, STEPS, ALPHA = 2_000, 2_000, 0.05
 Draw = Callable[[np.random.Generator], NDArray[np.float64]]

@@ -20,8 +20,8 @@ from modelyard.routes import Cache, Route
 from router_worker.knowledge import Knowledge
 from router_worker.learned.intents import Guess, IntentClassifier
 from router_worker.learned.model_file import save_model
+from router_worker.oracles.shelf import LOOK_EVERY_S, Shelf, strictest
 from router_worker.policy import decide
-from router_worker.shelf import LOOK_EVERY_S, Shelf, strictest
 
 ONE = {"poem": "creative", "sum": "math"}
 OTHER = {"poem": "math", "sum": "creative"}

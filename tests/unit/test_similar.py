@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_worker.similar import LEAST_WORDS, Similar, bands, jaccard, sketch
+from router_worker.oracles.similar import LEAST_WORDS, Similar, bands, jaccard, sketch
 
 WORDS = "how do i can we reset change my our old new password account today please".split()
 SENTENCES = st.lists(st.sampled_from([*WORDS, "not", "7", "9", "+"]), max_size=12).map(" ".join)

@@ -6,7 +6,7 @@ import pytest
 from ledger_entries import arm, entry, failed
 
 from modelyard.routes import Experiment
-from router_worker.trial import Observation, Trial, observation
+from router_worker.experiments.trial import Observation, Trial, observation
 
 TREATED, CONTROL = (arm("try", treated=True),), (arm("try", treated=False),)
 

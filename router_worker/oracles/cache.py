@@ -4,7 +4,6 @@ Two texts are the same here if they differ in nothing but case, width and spaces
 """
 
 import sys
-import unicodedata
 from collections import OrderedDict
 from typing import Final, Generic, TypeVar
 
@@ -17,22 +16,6 @@ TEXT_CHARS: Final = 1_000
 
 ENTRY_BYTES: Final = 500
 """About what an entry takes besides its text: a place in the table, and what was found out."""
-
-
-def normal(text: str) -> str:
-    """Return a text as it is compared: NFKC, without case, spaces in a row and at ends as one.
-
-    Lines stay lines: lists, code and documents are told by them.
-    """
-    if text.isascii():
-        folded = text.lower()
-    else:
-        # Without its case a character may be one that NFKC changes.
-        folded = unicodedata.normalize("NFKC", text).casefold()
-        folded = unicodedata.normalize("NFKC", folded)
-    if "\n" not in folded:
-        return " ".join(folded.split())
-    return "\n".join(" ".join(line.split()) for line in folded.strip().split("\n"))
 
 
 class Cache(Generic[V]):

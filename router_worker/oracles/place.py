@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from modelyard.errors import ModelyardError
 from router_worker.learned.model_file import Model, load_model
-from router_worker.oracle import Oracle
+from router_worker.oracles.oracle import Oracle
 
 logger = logging.getLogger("modelyard.router")
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from modelyard.decision_ledger import Calls, Entry, Kind
 from modelyard.routes import Experiment
-from router_worker.sequential import Evidence, Running, mean_interval, share_interval
+from router_worker.experiments.sequential import Evidence, Running, mean_interval, share_interval
 
 ArmName = Literal["control", "treatment"]
 What = Literal["error_rate", "latency_s", "cost_usd", "score"]

@@ -16,28 +16,28 @@ from typing import Any, Final
 from modelyard.catalog import Catalog, suggestion
 from modelyard.messages import Request
 from modelyard.routes import BUILTIN, Cache, Route
-from router_worker.cache import Cache as Kept
-from router_worker.cache import normal
 from router_worker.features import features
 from router_worker.knowledge import Guess, Knowledge, Seen
 from router_worker.learned.embeddings import Embedder, open_embedder
 from router_worker.learned.intents import IntentClassifier, wants_embeddings
 from router_worker.learned.model_file import Model
 from router_worker.learned.quality import QualityPredictor
-from router_worker.oracle import (
+from router_worker.normal import normal
+from router_worker.oracles.cache import Cache as Kept
+from router_worker.oracles.oracle import (
     Oracle,
     OracleClassifier,
     OraclePredictor,
     check_guess,
     check_predictions,
 )
-from router_worker.place import Place
-from router_worker.shared import Shared
-from router_worker.similar import Similar
+from router_worker.oracles.place import Place
+from router_worker.oracles.shared import Shared
+from router_worker.oracles.similar import Similar
 
 logger = logging.getLogger("modelyard.router")
 
-BUILTIN_FOLDER: Final = Path(__file__).parent / "models" / "builtin"
+BUILTIN_FOLDER: Final = Path(__file__).parents[1] / "models" / "builtin"
 LOOK_EVERY_S: Final = 1.0
 """How often it is looked whether a folder changed."""
 

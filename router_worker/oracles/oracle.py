@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
-from router_worker.cache import TEXT_CHARS, Cache, normal
 from router_worker.knowledge import Guess
-from router_worker.similar import Similar, sketch
+from router_worker.normal import normal
+from router_worker.oracles.cache import TEXT_CHARS, Cache
+from router_worker.oracles.similar import Similar, sketch
 
 logger = logging.getLogger("modelyard.router")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from modelyard.catalog import Catalog
 from modelyard.routes import Experiment
-from router_worker.trial import Trial
-from router_worker.watch import Progress
+from router_worker.experiments.trial import Trial
+from router_worker.experiments.watch import Progress
 
 
 def report(catalog: Catalog, progress: Progress, now: float) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ from modelyard.decision_ledger import BEGIN, Entry, begin, follow, is_after
 from modelyard.redis_errors import passes
 from modelyard.routes import Experiment
 from modelyard.standings import Standing, read_standings, stand, standings
+from router_worker.experiments.trial import Trial
 from router_worker.observed import Observed, Observer
-from router_worker.trial import Trial
 
 logger = logging.getLogger("modelyard.experiments")
 

@@ -1,5 +1,6 @@
 """Reading what came as a task message, when it may have come from anyone."""
 
+import json
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ from modelyard.names import DELIVERIES_HEADER
 
 QUEUE_FIELD: Final = "modelyard-queue"
 """Where a message in hand keeps the name of the queue that it came from."""
+
+TYPED: Final = "__type__"
+"""What is in a text where kombu wrote an object as more than JSON knows."""
 
 UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What reading a message raises that is none."""
@@ -38,7 +42,9 @@ def argument(message: Any) -> Any:
 
 def read(claimed: Claimed) -> dict[str, Any]:
     """Return a task message, under its claim's name. Raises `UNREADABLE` for what is none."""
-    raw: dict[str, Any] = loads(bytes_to_str(claimed.message))
+    text = bytes_to_str(claimed.message)
+    # kombu's reader looks at each object for a type of its own, which hardly any message has.
+    raw: dict[str, Any] = loads(text) if TYPED in text else json.loads(text)
     headers, properties = raw["headers"], raw["properties"]
     for name, value in (
         *((name, headers.get(name)) for name in ("id", "task", "root_id", "parent_id")),

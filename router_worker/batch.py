@@ -35,6 +35,10 @@ REFUSED_S = 1.0
 """How long the router waits before it writes again to a Redis that refused it, in seconds."""
 
 
+TELL_EVERY_S = 1.0
+"""How often it is logged that requests were routed, at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Routed:
     """One request: its message, what is to become of it, and that in a few words."""
@@ -125,6 +129,8 @@ class Batch:
         self._knowledge = knowledge
         self._shelf = shelf if shelf is not None and shelf.is_sharing else None
         self._messages: list[Any] = []
+        self._routed = 0
+        self._told = 0.0
         self._revoked = consumer.controller.state.revoked
         self._state = consumer.controller.state
 
@@ -242,7 +248,15 @@ class Batch:
         )
         if lost:
             logger.warning("%d requests were taken over by another router meanwhile", lost)
-        logger.info("routed %d requests in %.1f ms", len(mine), 1000 * took_s)
+        self._tell(len(mine))
+
+    def _tell(self, routed: int) -> None:
+        """Log how many requests were routed, once a second at most."""
+        self._routed += routed
+        now = time.monotonic()
+        if now - self._told >= TELL_EVERY_S:
+            logger.info("routed %d requests", self._routed)
+            self._routed, self._told = 0, now
 
     def _send_begin(self, messages: Sequence[Any], at: float) -> None:
         events = self._consumer.event_dispatcher

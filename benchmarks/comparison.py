@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from benchmarks import direct
 from benchmarks.load import TOGETHER, at_a_rate, at_once, one_at_a_time
 from benchmarks.results import markdown_table, percentile, spread, stamp
 from benchmarks.system import CONCURRENCY, PROMPT, WARM_UP, System, running
@@ -50,6 +51,9 @@ def measure(system: System, amount: Amount, round: int = 0) -> dict[str, Any]:
         }
         rate_per_s = amount.share * result["requests_per_s"]
         result["paced"] = at_a_rate(run, rate_per_s, amount.paced_s, round)
+        if ours:
+            url = run.site.endpoint.base_url
+            result["direct"] = direct.at_a_rate(url, rate_per_s, amount.paced_s, round)
         if timings:
             stages = {key: percentile([each[key] for each in timings], 50) for key in timings[0]}
             result["timings_p50_ms"] = {**stages, "submit_to_answer_ms": result["p50_ms"]}
@@ -124,6 +128,8 @@ WORDS: Final = {
     "paced requests_per_s": "at a fifth of its own peak, requests/s",
     "paced p50_ms": "at a fifth of its own peak, p50, ms",
     "paced p99_ms": "at a fifth of its own peak, p99, ms",
+    "direct p50_ms": "the same calls made directly at that rate, p50, ms",
+    "direct p99_ms": "the same calls made directly at that rate, p99, ms",
 }
 
 

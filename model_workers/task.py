@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery, Task
 from celery.app.task import Context
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from model_workers.advance import Die, NextStep
 from model_workers.answer import charged, to_draft
+from model_workers.aside import aside
 from model_workers.caller import Answered, Caller, Failed, TakenOver, persist
 from model_workers.cascade import (
     AskJudge,
@@ -53,6 +54,9 @@ from modelyard.received import argument
 from modelyard.settling import settle_surely
 
 logger = logging.getLogger("modelyard.calls")
+
+COMBINE_S: Final = 60.0
+"""How long a function may take to make one answer of several."""
 
 
 class CallTask(SettlingTask):
@@ -269,7 +273,10 @@ class CallTask(SettlingTask):
             combined, drafts, attempts = await self.pick(origin, call, attempts, drafts)
         try:
             if combined is None:
-                combined = await asyncio.to_thread(combine, how, drafts)
+                combined = await aside(COMBINE_S, combine, how, drafts)
+        except TimeoutError:
+            message = f"combine.function {how.function!r} took more than {COMBINE_S:g} s"
+            return self.exits.dead(origin, call, attempts, Die(DeadReason.EXHAUSTED, message))
         except ModelyardError as error:
             die = Die(DeadReason.EXHAUSTED, str(error))
             return self.exits.dead(origin, call, attempts, die)

@@ -43,6 +43,8 @@ routes:
     combine: {how: concatenate}}}
   function: {otherwise: {models: [small, medium, large], strategy: ensemble,
     combine: {how: entry_point, function: "strategy_yard:shortest"}}}
+  hanging: {otherwise: {models: [small, large], strategy: ensemble,
+    combine: {how: entry_point, function: "hanging_combine:hang"}}}
   quorum: {otherwise: {models: [small, medium, large], strategy: ensemble,
     combine: {how: concatenate, quorum: 2}}}
   impatient: {otherwise: {models: [small, medium, large], strategy: ensemble,

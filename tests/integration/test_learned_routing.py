@@ -134,6 +134,27 @@ def test_rules_carry_on_without_a_model_until_there_is_one(yard: Workers, tmp_pa
         eventually(lambda: decided(client, "a poem about rain").intent == "creative")
 
 
+def test_a_router_process_is_told_what_another_one_found_out(tmp_path: Path) -> None:
+    """The second one classifies nothing: what it is asked was asked of the first."""
+    write_classifier(tmp_path / "models" / "mine", ONE)
+    catalog = CATALOG.replace("    rules:\n", "    cache: {shared: true}\n    rules:\n")
+    with (
+        EmbeddedRedis(tmp_path / "state") as server,
+        workers(tmp_path, server.url, catalog=catalog) as yard,
+        yard.client() as client,
+    ):
+        yard.start("pool", model_command("small", "large"))
+        misses = []
+        for _ in range(2):
+            yard.start_router()
+            assert decided(client, "a poem about rain").intent == "creative"
+            cache = inspected(yard)["classifiers"]["models/mine"]["cache"]
+            assert isinstance(cache, dict)
+            misses.append(cache["misses"])
+            yard.stop("router")
+    assert misses == [1, 0]
+
+
 def inspected(yard: Workers) -> dict[str, dict[str, dict[str, object]]]:
     """What `celery inspect learned` says of the router; pools don't know what that is."""
     command = router_command()

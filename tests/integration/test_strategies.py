@@ -298,6 +298,14 @@ def test_all_answers_are_put_together_and_by_a_function(yard: Workers, client: C
     assert client.submit("hello", route="function").result(30).text == "2nd"
 
 
+def test_a_function_that_never_ends_is_a_dead_letter_and_holds_nobody_up(client: Client) -> None:
+    with pytest.raises(RequestFailed) as told:
+        client.submit("hello", route="hanging").result(60)
+    assert told.value.reason == "exhausted"
+    assert "'hanging_combine:hang' took more than 2 s" in str(told.value)
+    assert client.submit("hello", route="function").result(30).text
+
+
 def test_an_ensemble_does_without_a_member_that_fails(
     yard: Workers, client: Client, store: redis.Redis
 ) -> None:

@@ -4,6 +4,7 @@ It is a child of a small process of its own, `modelyard.redis_keeper`: the serve
 long as a worker that uses it, even when we are killed.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -67,6 +68,7 @@ class EmbeddedRedis:
     ) -> None:
         self.state_dir = state_dir.expanduser().resolve()
         self.log_path = self.state_dir / "logs" / "redis.log"
+        self._port_path = self.state_dir / "redis.port"
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._drain_s = drain_s
@@ -90,7 +92,10 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """The address of its database 0; it stays the same until `stop`."""
+        """The address of its database 0.
+
+        It stays the same until `stop`, and in the next run if nobody takes the port meanwhile.
+        """
         if self._port is None:
             raise EmbeddedRedisError("the embedded Redis is not started")
         return f"redis://127.0.0.1:{self._port}/0"
@@ -191,16 +196,28 @@ class EmbeddedRedis:
             self._lock.release()
 
     def _start_on_free_port(self, binary: RedisBinary) -> None:
-        for _ in range(PORT_TRIES):
-            port = self._free_port()
+        for port in self._ports():
             if self._start_on(binary, port):
                 self._port = port
+                self._port_path.write_text(f"{port}\n", encoding="ascii")
                 return
         raise EmbeddedRedisError(
             f"no free port for redis-server on 127.0.0.1 after {PORT_TRIES} tries; set "
             f"MODELYARD_BROKER_URL to a Redis that runs. The end of {self.log_path}:\n"
             f"{log_tail(self.log_path)}"
         )
+
+    def _ports(self) -> Iterator[int]:
+        """Yield which ports to try: the one of the last time, as clients may know it, then others.
+
+        What else is in the file is nobody's port, and no reason to fail.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            port = int(self._port_path.read_text(encoding="ascii"))
+            if 0 < port < 65_536:
+                yield port
+        for _ in range(PORT_TRIES):
+            yield self._free_port()
 
     def _start_on(self, binary: RedisBinary, port: int) -> bool:
         """Return whether the server answers on `port`; False if somebody else has that port."""

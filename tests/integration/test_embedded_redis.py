@@ -85,6 +85,24 @@ def test_a_later_run_finds_the_data_of_an_earlier_one(tmp_path: Path) -> None:
         assert ask(server.url, "GET", "request") == "accepted"
 
 
+def test_a_later_run_has_the_address_of_an_earlier_one_if_it_is_free(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path / "one") as server:
+        url = server.url
+        (tmp_path / "two").mkdir()
+        (tmp_path / "two" / "redis.port").write_text(url.rpartition(":")[2].partition("/")[0])
+        with EmbeddedRedis(tmp_path / "two") as other:
+            assert other.url != url
+    with EmbeddedRedis(tmp_path / "one") as server:
+        assert server.url == url
+
+
+@pytest.mark.parametrize("noted", ["", "no port", "0", "70000", "\udcff"])
+def test_a_note_that_is_no_port_is_passed_over(tmp_path: Path, noted: str) -> None:
+    (tmp_path / "redis.port").write_bytes(noted.encode("utf-8", "surrogateescape"))
+    with EmbeddedRedis(tmp_path) as server:
+        assert server.url
+
+
 def test_a_port_that_was_taken_meanwhile_is_not_a_failure(
     tmp_path: Path, redis_server: EmbeddedRedis
 ) -> None:
@@ -200,10 +218,13 @@ def test_it_outlives_a_killed_owner_until_the_workers_have_ended(tmp_path: Path)
 def test_workers_that_do_not_end_lose_it_when_their_time_is_over(tmp_path: Path) -> None:
     finish = tmp_path / "finish"
     with owner_to_kill(tmp_path, 0.2, finish) as (owner, url, _):
+        old = ask(url, "INFO", "server")["process_id"]
         owner.kill()
     try:
         with EmbeddedRedis(tmp_path) as server:
-            assert is_gone(url)
+            with pytest.raises(ProcessLookupError):
+                os.kill(old, 0)
+            assert server.url == url
             assert ask(server.url, "GET", "request") == "accepted"
         assert "the workers did not end within 0.2 s" in server.log_path.read_text()
     finally:

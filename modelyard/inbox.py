@@ -82,10 +82,7 @@ class Inbox:
             if limit is not None and len(found) >= limit:
                 break
             found.append(read_item(queue, message))
-        outcomes = self._outcomes([item.request_id for item in found])
-        return [
-            replace(item, outcome=outcome) for item, outcome in zip(found, outcomes, strict=True)
-        ]
+        return self._with_outcomes(found)
 
     def find(self, id: str) -> Item:
         """Return the item of this id. Raises `NotWaiting`."""
@@ -127,21 +124,25 @@ class Inbox:
         check_text("the name", by)
         return self._end(id, lambda endings: endings.declined(why, by))
 
-    def sweep(self) -> list[str]:
-        """End what nobody can answer any more, as what it is, and return in words what that was.
+    def sweep(self) -> Iterator[str]:
+        """End what nobody can answer any more, as what it is, and yield in words what that was.
 
         A request whose deadline has passed becomes a dead letter (`expired`), so its client hears.
+        One page is in memory at a time: all that waits may be more than there is room for.
         """
-        swept: list[str] = []
-        for item in self.waiting():
-            if item.state(self._clock()) == "waiting":
-                continue
-            try:
-                claim = self._claim(item)
-            except NotWaiting:
-                continue  # somebody tries to answer it, and is told
-            swept.append(self._close(item, Endings(item, claim, self._clock(), self._settings)))
-        return swept
+        for queue in self._queues:
+            end = -1
+            while page := self._page(queue, end):
+                end -= PAGE
+                for item in self._with_outcomes([read_item(queue, each) for each in page]):
+                    if item.state(self._clock()) == "waiting":
+                        continue
+                    end += 1  # it leaves the queue, and those behind it move up
+                    try:
+                        claim = self._claim(item)
+                    except NotWaiting:
+                        continue  # somebody tries to answer it, and is told
+                    yield self._close(item, Endings(item, claim, self._clock(), self._settings))
 
     def _end(self, id: str, end: Callable[[Endings], Ending]) -> Item:
         """Claim an item and end it; one that can't be answered, as what it is."""
@@ -172,11 +173,12 @@ class Inbox:
             settle(self._client, [Ack(endings.claim)])
             self._client.zrem(CANCELLED_KEY, item.id)  # as a worker does that meets it
             return told(item.id, item.outcome)
-        if item.call is None:
-            settle(self._client, [endings.unreadable()])
-            return f"request {item.id} can't be read: it is a dead letter now"
-        settle(self._client, [endings.expired()])
-        return f"request {item.id} has expired: it is a dead letter now"
+        end = endings.unreadable() if item.call is None else endings.expired()
+        if settle(self._client, [end]) != [DONE]:
+            (outcome,) = self._outcomes([item.request_id])
+            return told(item.id, outcome)
+        what = "can't be read" if item.call is None else "has expired"
+        return f"request {item.id} {what}: it is a dead letter now"
 
     def _lengths(self) -> list[int]:
         """Return how long the queues are."""
@@ -190,12 +192,21 @@ class Inbox:
         """Yield each queue's messages, oldest first; those that come meanwhile may be left out."""
         for queue in self._queues:
             end = -1
-            while True:
-                page: list[Any] = self._client.lrange(queue, end - PAGE + 1, end)
-                if not page:
-                    break
-                yield from ((queue, message) for message in reversed(page))
+            while page := self._page(queue, end):
+                yield from ((queue, message) for message in page)
                 end -= PAGE
+
+    def _page(self, queue: str, end: int) -> list[Any]:
+        """Return a page of a queue's messages up to the place `end`, oldest first."""
+        page: list[Any] = self._client.lrange(queue, end - PAGE + 1, end)
+        return page[::-1]
+
+    def _with_outcomes(self, items: Sequence[Item]) -> list[Item]:
+        """Return these, each with what its request has come to already."""
+        outcomes = self._outcomes([item.request_id for item in items])
+        return [
+            replace(item, outcome=outcome) for item, outcome in zip(items, outcomes, strict=True)
+        ]
 
     def _outcomes(self, ids: Sequence[str]) -> list[Outcome | None]:
         """Return what these requests have come to already."""

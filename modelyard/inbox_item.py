@@ -84,7 +84,9 @@ def read_item(queue: str, message: bytes) -> Item:
         body = raw["body"]
         if properties.get("body_encoding") == "base64":
             body = base64.b64decode(body)
-        call = Call.decode(json.loads(body)[0][0])
+        decoded = Call.decode(json.loads(body)[0][0])
+        (decoded.origin or "").encode()  # Redis can't be asked about a lone surrogate
+        call = decoded
     except ValidationError as error:
         problem = f"not a call: {problems(error)}"
     except UNREADABLE as error:

@@ -48,7 +48,7 @@ from modelyard.claims import (
 )
 from modelyard.connect import Connection, SSLConnection
 from modelyard.handover import Handover
-from modelyard.holdings import keep_leases, ledger, owner_at
+from modelyard.holdings import confirm, keep_leases, ledger, owner_at
 from modelyard.leases import redelivered
 from modelyard.names import (
     BATCH_PREFIX,
@@ -261,6 +261,7 @@ class Channel(kombu_redis.Channel):
     def _claim(self, queues: list[str], room: int) -> list[Claimed]:
         wants: list[Want] = self._shares.wants(queues, room)
         acks = ledger.take_acks()
+        began = time.monotonic()
         try:
             claimed, cancelled = self.claims.claim(wants, room, acks)
         except (redis.RedisError, OSError) as error:
@@ -275,7 +276,21 @@ class Channel(kombu_redis.Channel):
             counts[each.queue] = counts.get(each.queue, 0) + 1
         self._shares.took(wants, counts)
         ledger.claimed(each.claim for each in claimed)
+        if claimed and time.monotonic() - began > self.lease_s / 2:
+            self._confirm(claimed)
         return claimed
+
+    def _confirm(self, claimed: Iterable[Claimed]) -> None:
+        """Let go of what was taken over before this process knew that it had it.
+
+        It was stopped, or its connection was. Meanwhile the leases' thread may have renewed what it
+        knew of, and says that all of it is ours.
+        """
+        try:
+            confirm()
+        except (redis.RedisError, OSError) as error:
+            logger.warning("what was just claimed may be somebody else's, and is let go: %s", error)
+            ledger.settled(each.claim for each in claimed)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Claim what is known to be there, or wait for a token."""

@@ -9,6 +9,7 @@ what is wrong with the learned models that the catalog names.
 Exit code 1 and `{"error": ...}` when the request can't be routed, 3 when the broker can't be read.
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -37,6 +38,7 @@ from router_worker.oracles.shelf import Shelf
 
 logger = logging.getLogger("modelyard.router")
 
+STDOUT: Final = sys.stdout
 SHORT_S: Final = 2.0
 """What is explained is not worth a long wait."""
 SILENT_S: Final = 10.0
@@ -49,7 +51,9 @@ def main() -> int:
     if name not in COMMANDS:
         sys.stderr.write(f"{name!r} is none of {', '.join(COMMANDS)}\n")
         return 2
-    return COMMANDS[name]()
+    # A function that makes embeddings may print, and what is asked for here is JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        return COMMANDS[name]()
 
 
 def explain() -> int:
@@ -124,8 +128,8 @@ def experiments() -> int:
 
 def end(result: object, code: int) -> int:
     """Print the result as one line of JSON and return the exit code."""
-    json.dump(result, sys.stdout, ensure_ascii=False)
-    sys.stdout.write("\n")
+    json.dump(result, STDOUT, ensure_ascii=False)
+    STDOUT.write("\n")
     return code
 
 

@@ -36,7 +36,7 @@ REFUSED_S = 1.0
 
 
 TELL_EVERY_S = 1.0
-"""How often it is logged that requests were routed, at most."""
+"""How often it is logged that requests were routed, at most, and how long after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,6 @@ class Batch:
         self._shelf = shelf if shelf is not None and shelf.is_sharing else None
         self._messages: list[Any] = []
         self._routed = 0
-        self._told = 0.0
         self._revoked = consumer.controller.state.revoked
         self._state = consumer.controller.state
 
@@ -251,12 +250,15 @@ class Batch:
         self._tell(len(mine))
 
     def _tell(self, routed: int) -> None:
-        """Log how many requests were routed, once a second at most."""
+        """Log soon how many requests were routed, once a second at most."""
+        if not self._routed:
+            # The last of a burst must not wait for the next one to be told of.
+            self._consumer.timer.call_after(TELL_EVERY_S, self._say)
         self._routed += routed
-        now = time.monotonic()
-        if now - self._told >= TELL_EVERY_S:
-            logger.info("routed %d requests", self._routed)
-            self._routed, self._told = 0, now
+
+    def _say(self) -> None:
+        routed, self._routed = self._routed, 0
+        logger.info("routed %d requests", routed)
 
     def _send_begin(self, messages: Sequence[Any], at: float) -> None:
         events = self._consumer.event_dispatcher

@@ -67,6 +67,7 @@ class Sweeper:
                     for words in inbox.sweep():
                         logger.warning("%s", words)
                     away = False
+                    wait_s = max(self._every_s, (time.monotonic() - began) / SHARE)
                 except Exception as error:
                     # The thread must not end: nobody else looks at these deadlines.
                     if not passes(error):
@@ -74,4 +75,5 @@ class Sweeper:
                     elif not away:
                         logger.warning("the inbox can't be swept, trying again: %s", error)
                     away = True
-                wait_s = max(self._every_s, (time.monotonic() - began) / SHARE)
+                    # A Redis that was silent for long took that time, and no work of ours.
+                    wait_s = self._every_s

@@ -1,10 +1,12 @@
 """`python -m router_worker.learned train|evaluate`: what `modelyard train` and `evaluate` run."""
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from modelyard.errors import ModelyardError
 from router_worker.learned import tables
@@ -16,21 +18,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run one of the two. The exit code is 2 for wrong input, which is told."""
     given = parser().parse_args(arguments)
     try:
-        if given.command == "train":
-            found = train(given.data, given.output, seed=given.seed, embeddings=given.embeddings)
-            words = tables.training(found)
-        else:
-            found = evaluate(
-                given.data,
-                given.model,
-                seed=given.seed,
-                pair=pair(given.weak, given.strong),
-                prices=dict(price(each) for each in given.price),
-                embeddings=given.embeddings,
-            )
-            words = tables.evaluation(found)
-            if given.plot is not None:
-                plot(found, given.plot)
+        # A function that makes embeddings may print, and a program reads JSON here.
+        with contextlib.redirect_stdout(sys.stderr):
+            found, words = run(given)
     except ModelyardError as error:
         if given.json:
             sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
@@ -38,6 +28,25 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     sys.stdout.write((json.dumps(found) if given.json else words) + "\n")
     return 0
+
+
+def run(given: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Return what came of the command, and that for people. Raises `ModelyardError`."""
+    if given.command == "train":
+        found = train(given.data, given.output, seed=given.seed, embeddings=given.embeddings)
+        return found, tables.training(found)
+    found = evaluate(
+        given.data,
+        given.model,
+        seed=given.seed,
+        pair=pair(given.weak, given.strong),
+        prices=dict(price(each) for each in given.price),
+        embeddings=given.embeddings,
+    )
+    words = tables.evaluation(found)
+    if given.plot is not None:
+        plot(found, given.plot)
+    return found, words
 
 
 def parser() -> argparse.ArgumentParser:

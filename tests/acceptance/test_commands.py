@@ -238,6 +238,21 @@ def test_explain_knows_metadata_and_experiments_that_were_taken_back(
     assert "how experiments stand is not known" in told
 
 
+@pytest.mark.parametrize("command", [("explain", "hello"), ("submit", "hello"), ("models",)])
+def test_a_wrong_address_of_the_broker_is_not_shown(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Where a password has a slash, what is before it is taken for a port."""
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(TRIED)
+    url = "redis://:secret/word@127.0.0.1:1/0"
+    done = run(*command, env={"MODELYARD_CATALOG": str(catalog), "MODELYARD_BROKER_URL": url})
+    assert done.returncode in {1, 2}
+    assert "MODELYARD_BROKER_URL is no Redis address such as" in done.stderr
+    assert "secret" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_models_without_their_key_have_no_worker_and_up_says_so(tmp_path: Path) -> None:
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text(
@@ -314,6 +329,32 @@ def test_check_warns_of_models_that_are_not_there_and_intents_that_they_lack(
     (gone,) = [each for each in said["warnings"] if each.startswith("classifier 'mine'")]
     assert "model.json" in gone
     assert f"warning: {intent}" in run("check", str(catalog)).stderr
+
+
+def test_what_a_function_of_embeddings_prints_is_in_nobody_s_way(tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text(
+        "print('loading')\n"
+        "def embed(texts):\n"
+        "    print('asked')\n"
+        "    return [[float('poem' in text), 1.0] for text in texts]\n"
+    )
+    rows = tmp_path / "rows.jsonl"
+    words = {"poem": "creative", "sonnet": "creative", "sum": "math", "total": "math"}
+    texts = [(f"{start} {word}", words[word]) for start in ("a", "my", "the") for word in words]
+    rows.write_text("".join(json.dumps({"text": t, "intent": i}) + "\n" for t, i in texts))
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(
+        "models: [{name: small, provider: extractive}]\n"
+        "routes: {default: {classifier: mine, embeddings: 'chatty:embed', otherwise: [small]}}\n"
+    )
+    env = {"MODELYARD_CATALOG": str(catalog), "PYTHONPATH": str(tmp_path)}
+
+    mine, place = str(tmp_path / "mine"), "chatty:embed"
+    trained = run("train", str(rows), "-o", mine, "--embeddings", place, "--json", env=env)
+    assert json.loads(trained.stdout)["intents"]["rows"] == 12
+    assert "asked" in trained.stderr
+    assert json.loads(run("check", "--json", env=env).stdout)["warnings"] == []
+    assert "intent" in json.loads(run("explain", "a poem", "--json", env=env).stdout)
 
 
 def test_a_broken_catalog_stops_every_command_with_its_line(tmp_path: Path) -> None:

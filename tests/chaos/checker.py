@@ -150,8 +150,11 @@ def check(evidence: Evidence) -> Report:
         doubled=tuple(id for id in doubled if id not in again),
         ended_again_as_promised=tuple(id for id in doubled if id in again),
         executions=len(evidence.executions),
-        paid_twice=tuple(extra),
-        paid_twice_unexplained=tuple(id for id in extra if extra[id] > explained[id]),
+        paid_twice=tuple(dict.fromkeys(id for id, _ in extra)),
+        # What excuses one part of a plan says nothing of its others.
+        paid_twice_unexplained=tuple(
+            dict.fromkeys(id for id, part in extra if extra[id, part] > explained[id, part])
+        ),
         in_flight=explained.total(),
         kills=sum(fault.action == "kill" for fault in evidence.faults),
         died_alone=sum(fault.action == "died" for fault in evidence.faults),
@@ -204,27 +207,28 @@ def unheard(storm: _Storm) -> tuple[str, ...]:
     return tuple(id for id in evidence.truth.results if id in waited_for)
 
 
-def extra_calls(storm: _Storm) -> dict[str, int]:
-    """Return the ids that were paid for more than once, and how many times too often."""
-    found: Counter[str] = Counter()
-    for (id, _), calls in storm.calls.items():
-        found[id] += max(0, sum(call.ended_at is not None for call in calls) - 1)
-    return {id: count for id, count in found.items() if count}
+def extra_calls(storm: _Storm) -> dict[tuple[str, str], int]:
+    """Return the ids and parts that were paid for more than once, and how many times too often."""
+    paid = {
+        whole: sum(call.ended_at is not None for call in calls)
+        for whole, calls in storm.calls.items()
+    }
+    return {whole: count - 1 for whole, count in paid.items() if count > 1}
 
 
-def explanations(storm: _Storm) -> Counter[str]:
-    """Return for each id how many times a fault found a part of it in flight."""
-    found: Counter[str] = Counter()
+def explanations(storm: _Storm) -> Counter[tuple[str, str]]:
+    """Return for each id and part how many faults found it in flight."""
+    found: Counter[tuple[str, str]] = Counter()
     for fault in storm.evidence.faults:
         if fault.action in AT_A_WORKER:
-            found.update(id for id, _ in in_flight_at(storm, fault))
+            found.update(in_flight_at(storm, fault))
         elif fault.action in BETWEEN:
             since = fault.at - (UNSYNCED_S if fault.action in POWER_LOSS else 0.0)
             until = fault.until + storm.evidence.lease_s
             found.update(
-                id
-                for (id, _), calls in storm.calls.items()
-                if storm.open_at(id, since) and calls[0].started_at <= until
+                whole
+                for whole, calls in storm.calls.items()
+                if storm.open_at(whole[0], since) and calls[0].started_at <= until
             )
     return found
 

@@ -171,6 +171,15 @@ def test_a_fault_explains_each_part_that_it_found_in_flight() -> None:
     assert broken(more) == [f"paid twice without a reason 1: {ID}"]
 
 
+def test_a_fault_explains_no_other_part_than_it_found_in_flight() -> None:
+    """Two parts were in flight at the kill, and one of them is paid for three times."""
+    kill = Fault("kill", "pool-1.1", 2.2, 2.2)
+    once_more = Execution(ID, "pool-2.1", 5.5, 5.6, "2:large")
+    first, second, _, again = MEMBERS.executions
+    thrice = replace(MEMBERS, faults=(kill,), executions=(first, second, again, once_more))
+    assert broken(thrice) == [f"paid twice without a reason 1: {ID}"]
+
+
 def test_the_parts_of_a_plan_are_read_from_ids_and_models(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "calls")
     journal.write(kind="start", call=1, id=f"{ID}:2", worker="pool-1.1", mode="", model="large")

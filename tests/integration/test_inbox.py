@@ -21,7 +21,7 @@ from modelyard.decision_ledger import Kind, read
 from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.endings import cancelled
 from modelyard.errors import InvalidRequest
-from modelyard.inbox import CLAIM, Inbox, NotWaiting
+from modelyard.inbox import CLAIM, PAGE, Inbox, NotWaiting
 from modelyard.leases import Leases
 from modelyard.ledger import Ledger
 from modelyard.messages import DeadReason, Request
@@ -37,6 +37,7 @@ from modelyard.outcome import read_outcome
 from modelyard.settings import Settings
 from modelyard.testing import Reply
 from producer.commands import model_command
+from router_worker.sweep import Sweeper
 
 SETTINGS = Settings()
 PEOPLE = ("support", "legal@v2")
@@ -177,7 +178,7 @@ def test_a_sweep_ends_what_nobody_can_answer_and_leaves_what_waits(
     assert settle(store, [cancelled("gone", claim="", ttl_s=60, channel="", now=time.time())])
     store.rpush("model.support", "garbage")
 
-    swept = inbox.sweep()
+    swept = list(inbox.sweep())
 
     assert len(swept) == 3
     assert "request late has expired: it is a dead letter now" in swept
@@ -185,7 +186,72 @@ def test_a_sweep_ends_what_nobody_can_answer_and_leaves_what_waits(
     assert isinstance(outcome(store, "gone"), RequestRevoked)
     assert [item.id for item in inbox.waiting()] == ["waits"]
     assert not store.exists(CLAIMS_KEY)
-    assert inbox.sweep() == []
+    assert list(inbox.sweep()) == []
+
+
+def test_a_sweep_reads_page_by_page_and_passes_nothing_over(
+    store: redis.Redis, inbox: Inbox
+) -> None:
+    """What waits may be more than there is memory for."""
+    for number in range(2 * PAGE + 7):
+        wait_s = 600 if number % 3 == 0 else -1
+        send(store, f"i{number:03}", call(deadline=time.time() + wait_s))
+    numbers = range(2 * PAGE + 7)
+
+    sweep = inbox.sweep()
+    store.lset("model.support", 0, "read only when its page is")
+    assert next(sweep) == "request i001 has expired: it is a dead letter now"
+    store.lpop("model.support")
+
+    assert len(list(sweep)) == sum(number % 3 != 0 for number in numbers[:-1]) - 1
+    left = [item.id for item in inbox.waiting()]
+    assert left == [f"i{number:03}" for number in numbers[:-1] if number % 3 == 0]
+
+
+def test_a_sweep_tells_what_came_first(
+    store: redis.Redis, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(store, "late", call(deadline=time.time() - 1))
+
+    def cancelled_meanwhile(*args: Any) -> Any:
+        end = cancelled("late", claim="", ttl_s=60, channel="", now=time.time())
+        assert settle(store, [end]) == [DONE]
+        return CLAIM(*args)
+
+    monkeypatch.setattr("modelyard.inbox.CLAIM", cancelled_meanwhile)
+    assert list(inbox.sweep()) == ["request late was cancelled: nobody waits for an answer"]
+    assert DeadLetters(store).count() == 0
+    assert nothing_is_left(store)
+
+
+class Troubled(redis.Redis):
+    """It fails at first, after a while."""
+
+    trouble: Exception | None = None
+
+    def lrange(self, *args: Any) -> Any:
+        if self.trouble is not None:
+            trouble, self.trouble = self.trouble, None
+            time.sleep(0.5)
+            raise trouble
+        return super().lrange(*args)
+
+
+@pytest.mark.parametrize("trouble", [redis.TimeoutError("silent"), ValueError("odd")])
+def test_sweeping_goes_on_soon_after_an_error(
+    store: redis.Redis, redis_url: str, trouble: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long Redis was silent: that is no reason to leave it alone."""
+    send(store, "late", call(deadline=time.time() - 1))
+    client = Troubled(connection_pool=redis.ConnectionPool.from_url(redis_url))
+    client.trouble = trouble
+    sweeper = Sweeper(("support",), lambda: client, SETTINGS, every_s=0.05)
+    sweeper.start()
+    try:
+        eventually(lambda: outcome(store, "late"), timeout_s=5)
+    finally:
+        sweeper.stop()
+    assert "the inbox can't be swept" in caplog.text
 
 
 def test_a_sweep_leaves_alone_what_somebody_just_takes(
@@ -193,7 +259,7 @@ def test_a_sweep_leaves_alone_what_somebody_just_takes(
 ) -> None:
     send(store, "late", call(deadline=time.time() - 1))
     monkeypatch.setattr("modelyard.inbox.CLAIM", lambda *_: 0)
-    assert inbox.sweep() == []
+    assert list(inbox.sweep()) == []
     assert outcome(store, "late") is None
 
 
@@ -262,6 +328,18 @@ def test_a_message_that_is_none_can_be_seen_and_ended(store: redis.Redis, inbox:
         inbox.answer("b", "an answer")
     assert outcome(store, "b").reason == "invalid"
     assert [item.id for item in inbox.waiting()] == ["", "a"]
+
+
+def test_a_message_whose_origin_is_no_text_for_redis_holds_nobody_up(
+    store: redis.Redis, inbox: Inbox
+) -> None:
+    odd = json.loads(store.lindex(send(store, "odd"), 0) or b"")
+    arguments = json.loads(odd["body"])
+    arguments[0][0]["origin"] = "\ud800"
+    store.lset("model.support", 0, json.dumps({**odd, "body": json.dumps(arguments)}))
+    send(store, "a")
+    assert [item.id for item in inbox.waiting()] == ["odd", "a"]
+    assert list(inbox.sweep()) == ["request odd can't be read: it is a dead letter now"]
 
 
 def test_one_of_an_ensemble_may_be_a_person(store: redis.Redis, inbox: Inbox) -> None:

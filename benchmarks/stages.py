@@ -42,7 +42,6 @@ BROKER: Probes = (
     ("wake up, look for messages", "modelyard.transport:Channel._brpop_start"),
     ("events", "celery.events.dispatcher:EventDispatcher.send"),
     ("events", "celery.events.dispatcher:EventDispatcher.flush"),
-    ("log lines", "logging:Logger._log"),
 )
 PROBES: Mapping[str, Probes] = {
     "client": (
@@ -64,6 +63,7 @@ PROBES: Mapping[str, Probes] = {
     ),
     "pool": (
         *BROKER,
+        ("log lines", "logging:Logger._log"),
         ("Celery's request object", "celery.worker.strategy:default"),
         ("hand over to the loop", "model_workers.pool:AsyncioPool.on_apply"),
         ("callbacks after the task", "model_workers.pool:AsyncioPool._tell"),

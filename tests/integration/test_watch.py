@@ -85,7 +85,7 @@ def test_a_treatment_that_fails_is_taken_back_everywhere(
     assert standing.statistics["treatment"]["requests"] == 10
     # Two routers found it, and one was first.
     assert store.hget(COUNTERS_KEY, "experiments_taken_back") == b"1"
-    assert caplog.text.count("experiment try is taken back: its calls failed") == 1
+    assert caplog.text.count("experiment try is taken back: 100 % of its calls failed") == 1
 
 
 def test_a_treatment_that_works_stays(redis_url: str, store: redis.Redis) -> None:

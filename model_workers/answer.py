@@ -28,6 +28,7 @@ def to_draft(completion: Completion, model: Model) -> Draft:
         cost_usd=model.price.cost_usd(completion.usage),
         finish_reason=completion.finish_reason,
         confidence=completion.confidence,
+        tool_calls=completion.tool_calls,
     )
 
 
@@ -70,6 +71,7 @@ def to_answer(
         usage=sum((each.usage for each in paid), Usage()) if paid else draft.usage,
         cost_usd=sum(each.cost_usd for each in paid) if paid else draft.cost_usd,
         finish_reason=draft.finish_reason,
+        tool_calls=draft.tool_calls,
         extractive=extractive,
         attempts=tuple(attempts),
         drafts=tuple(others),

@@ -107,6 +107,7 @@ class Caller:
                 status=failed.status if failed else None,
                 message=str(failed) if failed else "",
                 retry_after_s=failed.retry_after_s if failed else None,
+                **charges(completion, model),
             ),
             completion,
         )
@@ -141,6 +142,20 @@ async def persist(act: Callable[..., T], *args: Any) -> T:
             logger.warning("Redis is away or refuses, again in %.1f s: %s", wait_s, error)
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, LAST_WAIT_S)
+
+
+def charges(completion: Completion | None, model: Model) -> dict[str, Any]:
+    """Return what an attempt tells of what it brought and cost."""
+    if completion is None:
+        return {}
+    told: dict[str, Any] = {
+        "provider_model": completion.provider_model,
+        "usage": completion.usage,
+        "cost_usd": model.price.cost_usd(completion.usage),
+    }
+    if completion.first_token_s is not None:
+        told["first_token_ms"] = round(1000 * completion.first_token_s, 3)
+    return told
 
 
 def callable_model(catalog: Catalog, name: str) -> Model:

@@ -121,9 +121,9 @@ def said(request: Request) -> str:
     """Return what a request says; who says it, where several do."""
     turns = request.messages
     text = (
-        turns[0].content
+        turns[0].text
         if len(turns) == 1
-        else "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+        else "\n\n".join(f"{turn.role}: {turn.text}" for turn in turns)
     )
     return cut(text, REQUEST_CHARS)
 

@@ -5,8 +5,8 @@ deciding can be pure functions on them.
 """
 
 import difflib
-from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
@@ -23,7 +23,14 @@ ModelName = Annotated[
 ]
 """A name, with `@version` where a model has several."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Provider = Literal["openai", "extractive", "people"]
+Provider = Literal[
+    "openai", "azure", "anthropic", "bedrock", "vertex", "litellm", "python", "extractive", "people"
+]
+LOCAL: Final[frozenset[str]] = frozenset({"extractive", "people", "python", "litellm"})
+"""Providers that need no endpoint: what answers is in the worker, or a person."""
+
+Balance = Literal["weighted", "least_in_flight", "lowest_latency", "lowest_used", "sticky"]
+"""How the endpoint of a call is chosen among those that are well and have room."""
 
 
 class UnknownName(ModelyardError):
@@ -42,14 +49,59 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (known: {', '.join(names)})" if names else ""
 
 
+class Quota(Part):
+    """What may be asked for in a minute, and at a time, by all workers together.
+
+    `interactive_share` of it is kept for the interactive lane: requests of the batch lane have the
+    rest. What is None has no limit.
+    """
+
+    requests_per_min: Annotated[float, Field(gt=0.0)] | None = None
+    tokens_per_min: Annotated[float, Field(gt=0.0)] | None = None
+    concurrency: Annotated[int, Field(gt=0)] | None = None
+    interactive_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is limited."""
+        return (self.requests_per_min, self.tokens_per_min, self.concurrency) == (None,) * 3
+
+
+class Breaker(Part):
+    """When an endpoint is left alone, and for how long.
+
+    It opens when, of the last calls within `window_s`, `failures` or more failed and these are at
+    least `failure_rate` of them; a failure is one that a retry may mend. After `cooldown_s` (with
+    jitter; twice as long each time, up to `longest_s`) `probes` calls may try it: the first that
+    is answered closes it. An endpoint that denies (key, bill, name) is left alone for `denied_s`.
+    """
+
+    failures: Annotated[int, Field(ge=1)] = 5
+    failure_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    window_s: Annotated[float, Field(gt=0.0)] = 30.0
+    cooldown_s: Annotated[float, Field(gt=0.0)] = 5.0
+    longest_s: Annotated[float, Field(gt=0.0)] = 120.0
+    probes: Annotated[int, Field(ge=1)] = 1
+    denied_s: Annotated[float, Field(gt=0.0)] = 600.0
+
+
 class Endpoint(Part):
     """One address that serves a model.
 
     `disabled` names the environment variable that is missing, if one is; such an endpoint is
-    never called. `api_key` comes from the environment only.
+    never called. `api_key` comes from the environment only. `name` is what people call it, and
+    its `label` where it has none. `weight` is its share under `balance: weighted`; `region` says
+    where it lies, for requests that are limited to a region, and for Bedrock and Vertex AI whose
+    address follows from it; `project` is Vertex AI's, `api_version` Azure's or Anthropic's.
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
+    name: Annotated[str, Field(max_length=120)] = ""
+    weight: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
+    region: str | None = None
+    project: str | None = None
+    api_version: str | None = None
+    quota: Quota = Quota()
     api_key: SecretStr | None = None
     disabled: str | None = None
 
@@ -61,20 +113,48 @@ class Endpoint(Part):
 
     @property
     def label(self) -> str:
-        """The address without scheme, credentials and query, for logs and attempts."""
-        return self.base_url.split("://", 1)[1].rsplit("@", 1)[-1].split("?", 1)[0].rstrip("/")
+        """Its name, or the address without scheme, credentials and query, for logs and attempts."""
+        address = self.base_url.split("://", 1)[1].rsplit("@", 1)[-1].split("?", 1)[0]
+        return self.name or address.rstrip("/")
+
+
+def with_address(provider: str, endpoint: Any) -> Any:
+    """Return an endpoint's fields with the address that follows from its provider and region."""
+    if not isinstance(endpoint, Mapping) or endpoint.get("base_url"):
+        return endpoint
+    region = endpoint.get("region")
+    url = None
+    if provider == "anthropic":
+        url = "https://api.anthropic.com"
+    elif provider == "bedrock" and region:
+        url = f"https://bedrock-runtime.{region}.amazonaws.com"
+    elif provider == "vertex" and region:
+        prefix = "" if region == "global" else f"{region}-"
+        url = f"https://{prefix}aiplatform.googleapis.com"
+    return {**endpoint, "base_url": url} if url else endpoint
 
 
 class Price(Part):
-    """US dollars per million tokens."""
+    """US dollars per million tokens.
+
+    Input that the provider read from its prompt cache, or wrote to it, has prices of its own where
+    they are given. Reasoning tokens are output.
+    """
 
     input_usd_per_mtok: Annotated[float, Field(ge=0.0)] = 0.0
     output_usd_per_mtok: Annotated[float, Field(ge=0.0)] = 0.0
+    cached_input_usd_per_mtok: Annotated[float, Field(ge=0.0)] | None = None
+    cache_write_usd_per_mtok: Annotated[float, Field(ge=0.0)] | None = None
 
     def cost_usd(self, usage: Usage) -> float:
         """Return what `usage` costs, in US dollars."""
+        plain = self.input_usd_per_mtok
+        cached, written = self.cached_input_usd_per_mtok, self.cache_write_usd_per_mtok
+        fresh = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
         return (
-            usage.input_tokens * self.input_usd_per_mtok
+            max(0, fresh) * plain
+            + usage.cached_input_tokens * (plain if cached is None else cached)
+            + usage.cache_write_tokens * (plain if written is None else written)
             + usage.output_tokens * self.output_usd_per_mtok
         ) / 1e6
 
@@ -102,6 +182,9 @@ class Model(Part):
     `quality` is the chance of a good answer where nothing was learned; `latency_s` and
     `tokens_per_s` are what a call takes until it was observed. `regions` and `data_classes`: the
     only ones for whose requests it may be called, where a request names one.
+    `stream` has the provider send its answer in pieces, where it can: the worker hears of the first
+    one, and a call that is given up ends there. `entry_point` is the `module:function` of provider
+    `python`.
 
     Provider `people` is no program: its requests wait in its queue for `modelyard inbox`.
     """
@@ -121,10 +204,27 @@ class Model(Part):
     concurrency: Annotated[int, Field(gt=0)] = 100
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     retry: Retry = Retry()
+    balance: Balance = "weighted"
+    quota: Quota = Quota()
+    breaker: Breaker = Breaker()
+    stream: bool = False
+    entry_point: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_addresses(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or not isinstance(data.get("endpoints"), list | tuple):
+            return data
+        endpoints = [with_address(str(data.get("provider")), each) for each in data["endpoints"]]
+        return {**data, "endpoints": endpoints}
 
     @model_validator(mode="after")
     def _remote_models_have_endpoints(self) -> Self:
-        if self.provider == "openai" and not self.endpoints:
+        if self.provider == "python" and self.entry_point is None:
+            raise ValueError("provider 'python' needs an entry_point, `module:function`")
+        if self.entry_point is not None and self.provider != "python":
+            raise ValueError("only provider 'python' has an entry_point")
+        if self.is_remote and not self.endpoints:
             raise ValueError(f"provider {self.provider!r} needs at least one endpoint")
         if self.provider == "extractive" and self.endpoints:
             raise ValueError("provider 'extractive' runs inside the worker and has no endpoints")
@@ -136,6 +236,11 @@ class Model(Part):
     def is_people(self) -> bool:
         """Whether persons answer, and no worker does."""
         return self.provider == "people"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its provider has to have an endpoint."""
+        return self.provider not in LOCAL
 
     @property
     def provider_model(self) -> str:
@@ -150,7 +255,7 @@ class Model(Part):
     @property
     def disabled(self) -> str | None:
         """Why the model can't be called at all, or None."""
-        if self.provider != "openai" or self.live_endpoints:
+        if self.live_endpoints or not self.endpoints:
             return None
         missing = ", ".join(sorted({e.disabled for e in self.endpoints if e.disabled}))
         return f"{missing} is not set"

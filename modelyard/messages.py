@@ -7,7 +7,7 @@ since the epoch (UTC) as floats; durations carry their unit in their name.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -23,11 +23,84 @@ class Lane(StrEnum):
     BATCH = "batch"
 
 
+class TextPart(Wire):
+    """Text inside a message that has more than text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(Wire):
+    """Where an image lies: an `https://` address, or `data:image/png;base64,...`."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(Wire):
+    """An image inside a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Content = str | tuple[Annotated[TextPart | ImagePart, Field(discriminator="type")], ...]
+
+
+class FunctionCall(Wire):
+    """Which function a model wants called; `arguments` is JSON as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Wire):
+    """One call that a model asks for."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+    @classmethod
+    def of(cls, id: str, name: str, arguments: str) -> Self:
+        """Return the call of a function."""
+        return cls(id=id, type="function", function=FunctionCall(name=name, arguments=arguments))
+
+
 class Message(Wire):
-    """One turn of a conversation, as chat APIs have it."""
+    """One turn of a conversation, as OpenAI's chat API has it; providers translate it.
+
+    `tool_calls` are what an assistant's turn asked for, and `tool_call_id` says which of them a
+    turn of role `tool` answers: https://platform.openai.com/docs/api-reference/chat/create
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str
+    content: Content = ""
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _calls_belong(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only a message of role 'assistant' has tool_calls")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise ValueError("a message of role 'tool', and no other, has a tool_call_id")
+        return self
+
+    @property
+    def text(self) -> str:
+        """What it says, without images."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+
+    @property
+    def images(self) -> tuple[ImageUrl, ...]:
+        """The images in it, in order."""
+        if isinstance(self.content, str):
+            return ()
+        return tuple(part.image_url for part in self.content if isinstance(part, ImagePart))
 
 
 class Limits(Wire):
@@ -88,18 +161,46 @@ class Request(Wire):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if not any(message.content.strip() for message in self.messages):
+        if not any(each.text.strip() or each.images for each in self.messages):
             raise ValueError("the request has no text")
         return self
 
     @property
     def text(self) -> str:
         """All that is said, one message after the other."""
-        return "\n".join(message.content for message in self.messages)
+        return "\n".join(message.text for message in self.messages)
+
+
+class Usage(Wire):
+    """Tokens of one answer, as the provider counted them.
+
+    `cached_input_tokens` and `cache_write_tokens` (read from and written to the provider's prompt
+    cache) are among `input_tokens`, and `reasoning_tokens` among `output_tokens`, whichever way the
+    provider counts.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )
 
 
 class Attempt(Wire):
-    """One call of one endpoint. `kind` is None when it succeeded."""
+    """One call of one endpoint. `kind` is None when it succeeded.
+
+    `usage` and `cost_usd` are what it was charged for, as far as the provider said.
+    `first_token_ms` is the time to the first piece of a streamed answer.
+    """
 
     model: str
     endpoint: str
@@ -109,6 +210,10 @@ class Attempt(Wire):
     status: int | None = None
     message: str = ""
     retry_after_s: float | None = None
+    provider_model: str = ""
+    usage: Usage = Usage()
+    cost_usd: float = 0.0
+    first_token_ms: float | None = None
 
 
 class Part(StrEnum):
@@ -155,19 +260,6 @@ class Call(Wire):
         return judge or plan.steps[self.step].model
 
 
-class Usage(Wire):
-    """Tokens of one answer, as the provider counted them."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-        )
-
-
 class Draft(Wire):
     """The answer of one model on the way to the final one.
 
@@ -184,6 +276,7 @@ class Draft(Wire):
     confidence: float | None = None
     score: float | None = None
     verdict: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Timings(Wire):
@@ -205,7 +298,8 @@ class Answer(Wire):
 
     `model` is the catalog's name and `provider_model` what the provider says it ran. `extractive`
     marks text that was picked from the input and not written by a model. `drafts` are the answers
-    of other models that were paid for on the way; usage and cost include them.
+    of other models that were paid for on the way; usage and cost include them. `tool_calls` are
+    what the model asks the producer to call; the text may be empty then.
     """
 
     id: str
@@ -216,6 +310,7 @@ class Answer(Wire):
     usage: Usage = Usage()
     cost_usd: float = 0.0
     finish_reason: str = "stop"
+    tool_calls: tuple[ToolCall, ...] = ()
     extractive: bool = False
     attempts: tuple[Attempt, ...] = ()
     drafts: tuple[Draft, ...] = ()

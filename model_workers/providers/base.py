@@ -1,9 +1,26 @@
 """What every provider is to the workers: one coroutine that completes a request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from modelyard.messages import Request, Usage
+from modelyard.errors import FailureKind
+from modelyard.messages import Request, ToolCall, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a provider says is left of its limits, from the headers of an answer.
+
+    Each is None where it did not say. `reset_*_s` is in how many seconds the limit is whole again.
+    Azure's -1, and a limit of 0, are what it does not say.
+    """
+
+    limit_requests: float | None = None
+    remaining_requests: float | None = None
+    reset_requests_s: float | None = None
+    limit_tokens: float | None = None
+    remaining_tokens: float | None = None
+    reset_tokens_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +30,9 @@ class Completion:
     `provider_model` is what the provider says it ran; `extractive` marks text that was picked
     from the input. `confidence` is the geometric mean of the probabilities of its tokens, from 0 to
     1, where the provider told them: the mean that does not depend on how long an answer is.
+    `finish_reason` is one of `stop`, `length`, `tool_calls` and `content_filter`, or the provider's
+    own word where it means none of these. `allowance` is what is left of its limits, if it said so;
+    `first_token_s` is how long the first piece of a streamed answer took.
     """
 
     text: str
@@ -21,6 +41,23 @@ class Completion:
     finish_reason: str = "stop"
     extractive: bool = False
     confidence: float | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    allowance: Allowance | None = None
+    first_token_s: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A `ProviderError` to be, before its message is cleaned of secrets and of the prompt."""
+
+    kind: FailureKind
+    message: str
+    status: int | None = None
+    retry_after_s: float | None = None
+
+
+class Unsupported(ValueError):
+    """The request asks for what this provider lacks. The message names it, and what to do."""
 
 
 class Provider(Protocol):

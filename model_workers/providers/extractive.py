@@ -64,7 +64,7 @@ class Extractive:
 def _complete(
     request: Request, order: Order, provider_model: str, max_output_tokens: int
 ) -> Completion:
-    task = read_task(message.content for message in request.messages if message.role == "user")
+    task = read_task(message.text for message in request.messages if message.role == "user")
     length = Length(task.sentences, task.words, _max_tokens(request) or max_output_tokens)
     summary = summarize(task.document, order, length)
     if not summary.sentences:
@@ -77,7 +77,7 @@ def _complete(
         text=summary.text,
         provider_model=provider_model,
         usage=Usage(
-            input_tokens=sum(estimate_tokens(message.content) for message in request.messages),
+            input_tokens=sum(estimate_tokens(message.text) for message in request.messages),
             output_tokens=estimate_tokens(summary.text),
         ),
         finish_reason="length" if summary.cut else "stop",

@@ -13,7 +13,7 @@ import math
 import re
 import ssl
 import urllib.request
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -102,8 +102,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-async def read_body(response: httpx.Response, limit: int = MAX_ANSWER_BYTES) -> bytes:
-    """Return the body of a streamed response, and close it.
+async def read_body(
+    response: httpx.Response,
+    limit: int = MAX_ANSWER_BYTES,
+    begun: Callable[[], None] | None = None,
+) -> bytes:
+    """Return the body of a streamed response, and close it; `begun` is called at its first piece.
 
     Raises `ProviderError` (permanent) as soon as it is longer than `limit` bytes.
     """
@@ -113,14 +117,18 @@ async def read_body(response: httpx.Response, limit: int = MAX_ANSWER_BYTES) -> 
         body = b"".join(response.stream)
         if len(body) > limit:
             raise _too_large(response, limit)
+        if begun is not None:
+            begun()
         return body
     try:
-        return await _read_pieces(response, limit, packed)
+        return await _read_pieces(response, limit, packed, begun)
     finally:
         await response.aclose()
 
 
-async def _read_pieces(response: httpx.Response, limit: int, packed: bool) -> bytes:
+async def _read_pieces(
+    response: httpx.Response, limit: int, packed: bool, begun: Callable[[], None] | None
+) -> bytes:
     announced = response.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(response, limit)
@@ -130,6 +138,8 @@ async def _read_pieces(response: httpx.Response, limit: int, packed: bool) -> by
     pieces: list[bytes] = []
     size = 0
     async for piece in stream:
+        if begun is not None and not pieces:
+            begun()
         size += len(piece)
         if size > limit:
             raise _too_large(response, limit)

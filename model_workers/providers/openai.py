@@ -10,10 +10,11 @@ given up too early is lost.
 | 400, 403, 422 with the code of a content filter | REFUSED | |
 | 400, 422 `invalid_type`, `missing_required_parameter` | INVALID | wrong in shape everywhere |
 | 400, 422 otherwise | PERMANENT | most often a parameter that this model does not know |
-| 401, 402, 403, 404 and other 4xx | PERMANENT | key, bill, access, name: wrong for this model |
+| 401, 402, 403, 404 | DENIED | key, bill, access, name: wrong until a person acts |
+| other 4xx | PERMANENT | |
 | 408, 409, 425, 5xx | RETRYABLE | |
 | 429 | LIMITED | with the wait that was asked for |
-| 429 `insufficient_quota` and other unpaid bills | PERMANENT | waiting does not pay |
+| 429 `insufficient_quota` and other unpaid bills | DENIED | waiting does not pay |
 | 3xx | PERMANENT | base_url is wrong; following it could send the key elsewhere |
 | no connection, reset, timeout, half an answer | RETRYABLE | |
 | a certificate that is not accepted | PERMANENT | |
@@ -27,38 +28,27 @@ Formats: https://platform.openai.com/docs/api-reference/chat and, for errors,
 https://platform.openai.com/docs/guides/error-codes
 """
 
-import asyncio
 import base64
-import itertools
 import json
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
 
-from model_workers.providers.base import Completion
-from model_workers.providers.http import (
-    MAX_ANSWER_BYTES,
-    TRANSPORT_ERRORS,
-    explain,
-    read_body,
-    retry_after_s,
-)
+from model_workers.providers.base import Completion, Failure
+from model_workers.providers.clean import encodable
+from model_workers.providers.http import MAX_ANSWER_BYTES, retry_after_s
+from model_workers.providers.over_http import OverHttp
 from modelyard.catalog import Endpoint, Model
-from modelyard.errors import FailureKind, ProviderError
-from modelyard.messages import Request, Usage
+from modelyard.errors import FailureKind
+from modelyard.messages import Message, Request, Usage
 
 OURS: Final = frozenset({"model", "messages", "stream", "stream_options"})
 """Parameters that a request can't set: the plan, the request and this provider decide them."""
-
-MESSAGE_CHARS: Final = 300
-"""Longest part of a provider's own error message that is passed on."""
-
-_PIECE_BYTES: Final = 256 * 1024
 
 _TOO_LONG_CODES: Final = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
@@ -81,18 +71,39 @@ _UNPAID_CODES: Final = frozenset(
     }
 )
 LEAST_LOG: Final = -1e6
-_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,512}")
 
 
-class OpenAI:
-    """Calls one model at one endpoint. Implements `model_workers.providers.base.Provider`.
-
-    `client` is the endpoint's own (`providers.http.make_client`) and is closed by `aclose`.
-    `clock` gives seconds since the epoch, for Retry-After dates. The whole call is bounded by
-    `model.timeout_s`. User and password in `base_url` become basic authentication if there is
-    no key. Raises `httpx.InvalidURL` if `base_url` is no address, and `ValueError` for a key that
-    no header can hold.
+class OpenAIDialect:
+    """Chat completions of one model. User and password in `base_url` become basic authentication if
+    there is no key. Implements `model_workers.providers.over_http.Dialect`.
     """
+
+    def __init__(self, model: Model, endpoint: Endpoint) -> None:
+        self._model = model
+        self._key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
+
+    def address(self, base: httpx.URL) -> httpx.URL:
+        return base.copy_with(path=base.path.rstrip("/") + "/chat/completions")
+
+    def headers(self, base: httpx.URL) -> Mapping[str, str]:
+        if self._key:
+            return {"authorization": f"Bearer {self._key}"}
+        if base.userinfo:
+            pair = f"{base.username}:{base.password}".encode()
+            return {"authorization": f"Basic {base64.b64encode(pair).decode()}"}
+        return {}
+
+    def encode(self, request: Request) -> bytes:
+        return encode_call(self._model.provider_model, request)
+
+    def read(
+        self, status: int, headers: Mapping[str, str], body: bytes, now: float
+    ) -> Completion | Failure:
+        return read_response(status, headers, body, self._model.provider_model, now)
+
+
+class OpenAI(OverHttp):
+    """Calls one model at one OpenAI-compatible endpoint: `OverHttp` in `OpenAIDialect`."""
 
     def __init__(
         self,
@@ -103,102 +114,14 @@ class OpenAI:
         clock: Callable[[], float] = time.time,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
-        base = httpx.URL(endpoint.base_url)
-        key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
-        headers = {"content-type": "application/json"}
-        if key:
-            headers["authorization"] = f"Bearer {key}"
-        elif base.userinfo:
-            pair = f"{base.username}:{base.password}".encode()
-            headers["authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-        self._secrets = tuple(
-            secret for secret in (key, base.password, base.query.decode()) if secret
+        super().__init__(
+            model,
+            endpoint,
+            client,
+            OpenAIDialect(model, endpoint),
+            clock=clock,
+            max_answer_bytes=max_answer_bytes,
         )
-        # aiohttp refuses a URL with credentials beside an Authorization header.
-        url = base.copy_with(
-            username=None, password=None, path=base.path.rstrip("/") + "/chat/completions"
-        )
-        # What httpx makes of all this is the same for each call, so it is made once.
-        self._blank = client.build_request("POST", url, headers=headers)
-        del self._blank.headers["content-length"]
-        self._blank.extensions["timeout"] = _not_timed_twice(
-            self._blank.extensions["timeout"], model.timeout_s
-        )
-        self._model = model
-        self._label = endpoint.label
-        self._client = client
-        self._clock = clock
-        self._max_answer_bytes = max_answer_bytes
-
-    async def complete(self, request: Request, *, request_id: str | None = None) -> Completion:
-        """Call once. Raises `ProviderError` as the table above says, and passes on cancellation.
-
-        `request_id` goes along as the header `X-Request-Id`, which many servers write to their
-        logs.
-        """
-        try:
-            content = encode_call(self._model.provider_model, request)
-        except (TypeError, ValueError) as error:
-            problem = f"params can't be written as JSON: {error}"
-            raise self._error(Failure(FailureKind.INVALID, problem), request) from None
-        message = self._message(content, request_id)
-        try:
-            async with asyncio.timeout(self._model.timeout_s) as limit:
-                response = await self._client.send(message, stream=True)
-                body = await read_body(response, self._max_answer_bytes)
-        except TRANSPORT_ERRORS as error:
-            kind, words = explain(error)
-            if limit.expired():
-                words = f"timeout: no whole answer within {self._model.timeout_s:g} s"
-            raise self._error(Failure(kind, words), request) from error
-        except ProviderError as error:
-            failure = Failure(error.kind, str(error), error.status)
-            raise self._error(failure, request) from None
-        outcome = read_response(
-            response.status_code, response.headers, body, self._model.provider_model, self._clock()
-        )
-        if isinstance(outcome, Failure):
-            raise self._error(outcome, request)
-        return outcome
-
-    def _message(self, content: bytes, request_id: str | None) -> httpx.Request:
-        blank = self._blank
-        headers = blank.headers.copy()
-        headers["content-length"] = str(len(content))
-        if request_id and _REQUEST_ID.fullmatch(request_id):
-            headers["x-request-id"] = request_id
-        # aiohttp writes bytes in one go and warns that a megabyte of them holds up the loop.
-        small = len(content) <= _PIECE_BYTES
-        return httpx.Request(
-            blank.method,
-            blank.url,
-            headers=headers,
-            stream=httpx.ByteStream(content) if small else _Pieces(content),
-            extensions=blank.extensions,
-        )
-
-    async def aclose(self) -> None:
-        """Close the client and its connections."""
-        await self._client.aclose()
-
-    def _error(self, failure: "Failure", request: Request) -> ProviderError:
-        words = clean(failure.message, self._secrets, [m.content for m in request.messages])
-        return ProviderError(
-            failure.kind,
-            f"{self._label}: {words}",
-            status=failure.status,
-            retry_after_s=failure.retry_after_s,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A `ProviderError` to be, before its message is cleaned."""
-
-    kind: FailureKind
-    message: str
-    status: int | None = None
-    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,36 +145,22 @@ def encode_call(model: str, request: Request) -> bytes:
     """
     body = {key: value for key, value in request.params.items() if key not in OURS}
     body["model"] = model
-    body["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
+    body["messages"] = [_turn(message) for message in request.messages]
     return _write_json(body).encode()
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    if type(message.content) is str and message.role in {"user", "system", "developer"}:
+        return {"role": message.role, "content": message.content}
+    turn = message.encode()
+    if not message.tool_calls:
+        turn.setdefault("content", "")
+    return turn
 
 
 _write_json: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":")
 ).encode
-
-
-class _Pieces(httpx.AsyncByteStream):
-    """A long body, in pieces that leave room for other calls in between."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for begin in range(0, len(self._content), _PIECE_BYTES):
-            yield self._content[begin : begin + _PIECE_BYTES]
-
-
-def _not_timed_twice(timeouts: Mapping[str, float | None], whole_s: float) -> dict[str, Any]:
-    """Return httpx's `timeouts`, in seconds, without the one for silences if it can't run out.
-
-    A silence begins after the call does, so one of `whole_s` never ends before the whole call;
-    its timer would be set anew for each piece of an answer.
-    """
-    silence_s = timeouts.get("read")
-    if silence_s is None or silence_s < whole_s:
-        return dict(timeouts)
-    return {**timeouts, "read": None}
 
 
 def read_response(
@@ -279,14 +188,16 @@ def classify(status: int, complaint: Complaint) -> FailureKind:
     if status == 429:
         if complaint.message.lower().startswith("request too large"):
             kind = FailureKind.TOO_LONG  # More than a whole minute's limit: never goes through.
-        elif not codes & _UNPAID_CODES:
-            kind = FailureKind.LIMITED
+        else:
+            kind = FailureKind.DENIED if codes & _UNPAID_CODES else FailureKind.LIMITED
     elif status in (408, 409, 425) or status >= 500:
         kind = FailureKind.RETRYABLE
     elif status == 413:
         kind = FailureKind.TOO_LONG
     elif status in (400, 403, 422) and codes & _REFUSED_CODES:
         kind = FailureKind.REFUSED
+    elif status in (401, 402, 403, 404):
+        kind = FailureKind.DENIED
     elif status in (400, 422):
         if codes & _TOO_LONG_CODES or _TOO_LONG.search(complaint.message):
             kind = FailureKind.TOO_LONG
@@ -337,10 +248,10 @@ def read_completion(status: int, body: bytes, model: str) -> Completion | Failur
     if failure := _no_answer(message, text, finish_reason, status):
         return failure
     return Completion(
-        text=_encodable(text or ""),
-        provider_model=_encodable(said) if isinstance(said := data.get("model"), str) else model,
+        text=encodable(text or ""),
+        provider_model=encodable(said) if isinstance(said := data.get("model"), str) else model,
         usage=_usage(data.get("usage")),
-        finish_reason=_encodable(finish_reason) if isinstance(finish_reason, str) else "stop",
+        finish_reason=encodable(finish_reason) if isinstance(finish_reason, str) else "stop",
         confidence=read_confidence(choice.get("logprobs")),
     )
 
@@ -408,44 +319,3 @@ def _usage(data: object) -> Usage:
         for key in ("prompt_tokens", "completion_tokens")
     )
     return Usage(input_tokens=int(prompt), output_tokens=int(completion))
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates, which a JSON escape can hold but no encoding can."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def clean(text: str, secrets: Sequence[str], prompts: Iterable[str]) -> str:
-    """Return `text` fit for logs: without secrets and the prompt, on one line, cut short."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    text = text[: 8 * MESSAGE_CHARS]
-    for private in (*secrets, *prompts):
-        text = without_echo(text, private)
-    line = " ".join(_encodable(text).split())
-    return line if len(line) <= MESSAGE_CHARS else line[: MESSAGE_CHARS - 1] + "…"
-
-
-_BLOCK: Final = 12
-
-
-def without_echo(text: str, private: str) -> str:
-    """Blank out in `text` what it repeats of `private`; no run of 23 characters of it is left.
-
-    Some servers echo the input in their error messages: whole, cut or escaped. A run of 23
-    characters holds a whole block of 12 that begins at a multiple of 12 in `private`; looking up
-    all these blocks takes milliseconds for megabytes.
-    """
-    places: dict[str, list[int]] = {}
-    for at in range(len(text) - _BLOCK + 1):
-        places.setdefault(text[at : at + _BLOCK], []).append(at)
-    echoed = bytearray(len(text))
-    for begin in range(0, len(private) - _BLOCK + 1, _BLOCK):
-        for at in places.pop(private[begin : begin + _BLOCK], ()):
-            echoed[at : at + _BLOCK] = b"x" * _BLOCK
-    kept: list[str] = []
-    for hidden, run in itertools.groupby(zip(echoed, text, strict=True), key=lambda pair: pair[0]):
-        kept.append("[...]" if hidden else "".join(char for _, char in run))
-    return "".join(kept)

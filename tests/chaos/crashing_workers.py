@@ -8,16 +8,16 @@ import os
 from chaos.load import CRASH
 from model_workers.app import app
 from model_workers.providers.base import Completion
-from model_workers.providers.openai import OpenAI
+from model_workers.providers.over_http import OverHttp
 from modelyard.messages import Request
 
 __all__ = ["app"]
 
-complete = OpenAI.complete
+complete = OverHttp.complete
 
 
 async def crash_or_complete(
-    self: OpenAI, request: Request, *, request_id: str | None = None
+    self: OverHttp, request: Request, *, request_id: str | None = None
 ) -> Completion:
     """Do what a segmentation fault in a parser would do, or call."""
     if CRASH in request.text:
@@ -25,4 +25,4 @@ async def crash_or_complete(
     return await complete(self, request, request_id=request_id)
 
 
-OpenAI.complete = crash_or_complete  # type: ignore[method-assign]
+OverHttp.complete = crash_or_complete  # type: ignore[method-assign]

@@ -126,7 +126,7 @@ class TestProvider:
         ("reply", "kind", "words"),
         [
             (Reply(status=429), K.LIMITED, "HTTP 429 rate_limit_exceeded"),
-            (Reply(status=429, code="insufficient_quota"), K.PERMANENT, "insufficient_quota"),
+            (Reply(status=429, code="insufficient_quota"), K.DENIED, "insufficient_quota"),
             (Reply(status=400, code="context_length_exceeded"), K.TOO_LONG, "context_length"),
             (Reply(status=500), K.RETRYABLE, "The server had an error"),
             (Reply(status=503, message="asleep"), K.RETRYABLE, "asleep"),
@@ -269,7 +269,7 @@ class TestProvider:
                 caught = await failure(provider)
             async with calling(fake.base_url) as provider:
                 assert (await failure(provider)).status == 401
-        assert (caught.kind, caught.status) == (K.PERMANENT, 401)
+        assert (caught.kind, caught.status) == (K.DENIED, 401)
         assert "sk-wrong" not in str(caught)
 
     async def test_cookies_are_not_kept(self) -> None:

@@ -318,7 +318,7 @@ def test_an_ensemble_does_without_a_member_that_fails(
     assert [draft.model for draft in answer.drafts] == ["large"]
     assert sorted((each.model, each.kind) for each in answer.attempts) == [
         ("large", None),
-        ("medium", "permanent"),
+        ("medium", "denied"),
         ("small", None),
     ]
 

@@ -296,9 +296,10 @@ class TestMistakes:
             (
                 "provider: extractive",
                 "disabled: x\n    provider: extractive",
-                "22: model 'local': unknown key 'disabled' (known: concurrency, context_tokens, "
-                "data_classes, endpoints, latency_s, max_output_tokens, model, name, price, "
-                "provider, quality, regions, retry, timeout_s, tokens_per_s)",
+                "22: model 'local': unknown key 'disabled' (known: balance, breaker, "
+                "concurrency, context_tokens, data_classes, endpoints, entry_point, latency_s, "
+                "max_output_tokens, model, name, price, provider, quality, quota, regions, retry, "
+                "stream, timeout_s, tokens_per_s)",
             ),
         ],
     )

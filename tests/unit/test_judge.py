@@ -35,14 +35,14 @@ def shown(request: Request) -> str:
     """What a judge is shown: the second of two messages."""
     system, user = request.messages
     assert (system.role, user.role) == ("system", "user")
-    return user.content
+    return user.text
 
 
 def test_a_judge_is_shown_request_and_answer_and_asked_for_a_number() -> None:
     asked = grading_request(REQUEST, draft("It is 42."))
     assert "What is 6 times 7?" in shown(asked)
     assert "It is 42." in shown(asked)
-    assert "one number from 0 to 10" in asked.messages[0].content
+    assert "one number from 0 to 10" in asked.messages[0].text
     assert shown(asked).endswith("Reply with one number from 0 to 10 and nothing else.")
     assert asked.params == {"temperature": 0, "max_tokens": 32}
     assert (asked.lane, asked.deadline, asked.metadata) == (Lane.BATCH, 99.0, {"tenant": "a"})
@@ -116,8 +116,8 @@ def test_a_judge_that_picks_is_shown_all_answers_and_no_model() -> None:
     asked = picking_request(REQUEST, [draft("red", "gpt-big"), draft("blue", "tiny-1")])
     text = shown(asked)
     assert text.index("ANSWER 1>>\nred") < text.index("ANSWER 2>>\nblue")
-    assert "from 1 to 2" in asked.messages[0].content
-    assert "gpt-big" not in text + asked.messages[0].content
+    assert "from 1 to 2" in asked.messages[0].text
+    assert "gpt-big" not in text + asked.messages[0].text
     many = picking_request(REQUEST, [draft("z" * 50_000)] * 20)
     assert len(shown(many)) < ANSWERS_CHARS + 20 * 200 + 1_000
     with pytest.raises(ValueError, match="no answer"):

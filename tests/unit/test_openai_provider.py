@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_workers.providers.clean import clean
 from model_workers.providers.http import environment_proxy, make_client, retry_after_s
-from model_workers.providers.openai import OpenAI, clean, read_response
+from model_workers.providers.openai import OpenAI, read_response
 from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind, ProviderError, SettingsError
 from modelyard.messages import Request, Usage
@@ -292,7 +293,7 @@ class TestAnswer:
         ("code", "kind", "status"),
         [
             (429, FailureKind.LIMITED, 429),
-            (401, FailureKind.PERMANENT, 401),
+            (401, FailureKind.DENIED, 401),
             (None, FailureKind.RETRYABLE, 502),
             ("odd", FailureKind.RETRYABLE, 502),
             (7, FailureKind.RETRYABLE, 502),
@@ -328,10 +329,10 @@ class TestErrors:
             (400, error(None, "Unrecognized request argument supplied: top_k"), K.PERMANENT),
             (400, b"", K.PERMANENT),
             (422, {"detail": [{"loc": ["body", "seed"], "msg": "bad"}]}, K.PERMANENT),
-            (401, error("invalid_api_key"), K.PERMANENT),
-            (402, error(), K.PERMANENT),
-            (403, error(), K.PERMANENT),
-            (404, error("model_not_found"), K.PERMANENT),
+            (401, error("invalid_api_key"), K.DENIED),
+            (402, error(), K.DENIED),
+            (403, error(), K.DENIED),
+            (404, error("model_not_found"), K.DENIED),
             (405, b"", K.PERMANENT),
             (418, b"", K.PERMANENT),
             (408, b"", K.RETRYABLE),
@@ -339,8 +340,8 @@ class TestErrors:
             (425, b"", K.RETRYABLE),
             (429, error("rate_limit_exceeded", type="requests"), K.LIMITED),
             (429, b"", K.LIMITED),
-            (429, error("insufficient_quota", type="insufficient_quota"), K.PERMANENT),
-            (429, error(None, type="insufficient_quota"), K.PERMANENT),
+            (429, error("insufficient_quota", type="insufficient_quota"), K.DENIED),
+            (429, error(None, type="insufficient_quota"), K.DENIED),
             (429, error("rate_limit_exceeded", "Request too large for m on TPM"), K.TOO_LONG),
             (500, error("content_filter"), K.RETRYABLE),
             (502, b"<html>Bad Gateway</html>", K.RETRYABLE),

@@ -7,6 +7,7 @@ that failed together do not come back together.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from model_workers.endpoints.circuit import Hold, Reason
 from modelyard.catalog import Retry
 from modelyard.errors import FailureKind
 from modelyard.messages import Attempt, Call, DeadReason, Part
@@ -16,6 +17,9 @@ JITTER_OVER_RETRY_AFTER_S = 1.0
 
 LONGEST_WAIT_S = 900.0
 """A Retry-After beyond this is not waited for: the broker would give the request out again."""
+
+LONGEST_HELD_S = 2.0
+"""A call that no endpoint takes waits for so long in the worker: the room is for others, too."""
 
 ENDS = {FailureKind.INVALID: DeadReason.INVALID, FailureKind.REFUSED: DeadReason.REFUSED}
 """What a request died of, where its last attempt tells more than that all were tried."""
@@ -47,12 +51,21 @@ class Die:
 Move = CallNow | NextStep | Die
 
 
-def advance(call: Call, attempts: Sequence[Attempt], retry: Retry, now: float, draw: float) -> Move:
+def advance(
+    call: Call,
+    attempts: Sequence[Attempt],
+    retry: Retry,
+    now: float,
+    draw: float,
+    *,
+    elsewhere: bool = False,
+) -> Move:
     """Return what to do next for `call`, given all attempts so far.
 
     `attempts` starts with those that the call came with, which were made elsewhere; `now` is in
-    seconds since the epoch; `draw` is a random number from 0 to 1. A success never comes here: what
-    follows it is the plan's strategy to say. Only who answers the request itself has a next step.
+    seconds since the epoch; `draw` is a random number from 0 to 1; `elsewhere`: another endpoint of
+    the model can take the call at once. A success never comes here: what follows it is the plan's
+    strategy to say. Only who answers the request itself has a next step.
     """
     deadline = call.request.deadline
     if deadline is not None and now >= deadline:
@@ -62,15 +75,15 @@ def advance(call: Call, attempts: Sequence[Attempt], retry: Retry, now: float, d
         return CallNow()
     last = here[-1]
     tried = f"{call.model}: {last.message}"
-    wait_s = wait(last, len(here), retry, draw)
-    has_next = call.part is Part.ANSWER and call.step + 1 < len(call.decision.plan.steps)
-    bearable = (last.retry_after_s or 0.0) <= LONGEST_WAIT_S
-    patient = bearable and (not has_next or (last.retry_after_s or 0.0) <= retry.patience_s)
-    again = (
-        last.kind in {FailureKind.RETRYABLE, FailureKind.LIMITED}
-        and len(here) < retry.calls
-        and patient
-    )
+    wait_s = 0.0 if elsewhere else wait(last, len(here), retry, draw)
+    has_next = has_next_step(call)
+    asked_s = 0.0 if elsewhere else last.retry_after_s or 0.0
+    patient = asked_s <= LONGEST_WAIT_S and (not has_next or asked_s <= retry.patience_s)
+    mendable = {FailureKind.RETRYABLE, FailureKind.LIMITED}
+    if elsewhere:
+        # Another endpoint has another key, or another name for the model.
+        mendable.add(FailureKind.DENIED)
+    again = last.kind in mendable and len(here) < retry.calls and patient
     in_time = deadline is None or now + wait_s < deadline
     if again and in_time:
         return CallNow(wait_s)
@@ -79,6 +92,39 @@ def advance(call: Call, attempts: Sequence[Attempt], retry: Retry, now: float, d
     if again:
         return Die(DeadReason.EXPIRED, f"its deadline passes before the next call ({tried})")
     return Die(ENDS.get(last.kind or FailureKind.PERMANENT, DeadReason.EXHAUSTED), tried)
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Put the request back to its queue, and take none from there for `wait_s` seconds."""
+
+    wait_s: float
+    why: str
+
+
+def held(call: Call, held: Hold, retry: Retry, now: float) -> CallNow | NextStep | Later | Die:
+    """Return what to do while no endpoint of the model takes the call. No attempt is spent on it.
+
+    Who has a next step does not wait for what is down, nor for a limit beyond `retry.patience_s`.
+    """
+    deadline = call.request.deadline
+    why = f"{call.model}: {held.message}"
+    if held.why is Reason.DENIED and not has_next_step(call):
+        return Die(DeadReason.EXHAUSTED, why)
+    if has_next_step(call) and (
+        held.why in {Reason.FAILING, Reason.DENIED} or held.wait_s > retry.patience_s
+    ):
+        return NextStep(call.step + 1, why)
+    if deadline is not None and now + held.wait_s >= deadline:
+        return Die(DeadReason.EXPIRED, f"its deadline passes before the next call ({why})")
+    if held.wait_s <= LONGEST_HELD_S:
+        return CallNow(held.wait_s)
+    return Later(held.wait_s, why)
+
+
+def has_next_step(call: Call) -> bool:
+    """Return whether another model may answer it: only who answers the request itself has one."""
+    return call.part is Part.ANSWER and call.step + 1 < len(call.decision.plan.steps)
 
 
 def brief(attempt: Attempt) -> str:

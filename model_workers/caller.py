@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from model_workers.advance import CallNow, Die, NextStep, advance
-from model_workers.lines import Lines
+from model_workers.advance import CallNow, Die, Later, NextStep, advance, held
+from model_workers.endpoints.balancer import Balancer, Place
 from model_workers.providers.base import Completion
 from modelyard.catalog import Catalog, Model, Retry
 from modelyard.errors import FailureKind, ModelyardError, ProviderError
@@ -43,22 +43,30 @@ class Failed:
     """It did not, and `move` is what follows. `attempts` as above."""
 
     attempts: tuple[Attempt, ...]
-    move: NextStep | Die
+    move: NextStep | Later | Die
 
 
 class Caller:
-    """Calls the models of a catalog. Lives on one event loop."""
+    """Calls the models of a catalog, where `balancer` says. Lives on one event loop."""
 
-    def __init__(self) -> None:
-        self._lines = Lines()
+    def __init__(self, balancer: Balancer | None = None) -> None:
+        self._balancer = balancer or Balancer()
         self._random = random.Random()  # noqa: S311 - spreads retries, keeps no secret
 
     async def call(
-        self, catalog: Catalog, id: str, claim: str, call: Call, request: Request
+        self,
+        catalog: Catalog,
+        id: str,
+        claim: str,
+        call: Call,
+        request: Request,
+        *,
+        stays: bool = False,
     ) -> Answered | Failed:
         """Send `request` to the model whose turn it is, as often as `advance` says.
 
-        Raises `TakenOver` if the claim is lost before a call.
+        What `stays` waits here for as long as no endpoint takes it, and is never put back. Raises
+        `TakenOver` if the claim is lost before a call.
         """
         attempts = call.attempts
         try:
@@ -68,28 +76,57 @@ class Caller:
             move = advance(call, attempts, Retry(), time.time(), 0.0)
             assert not isinstance(move, CallNow)
             return Failed(attempts, move)
+        avoid = ""
         while True:
-            move = advance(call, attempts, model.retry, time.time(), self._random.random())
+            elsewhere = bool(avoid) and self._balancer.elsewhere(catalog, model, request, avoid)
+            draw = self._random.random()
+            move = advance(call, attempts, model.retry, time.time(), draw, elsewhere=elsewhere)
             if not isinstance(move, CallNow):
                 return Failed(attempts, move)
             if move.wait_s:
                 await asyncio.sleep(move.wait_s)
-            if not await still_ours(claim):
-                raise TakenOver
-            attempt, completion = await self._attempt(id, model, request)
+            place = await self._place(catalog, model, call, request, avoid, stays)
+            if not isinstance(place, Place):
+                return Failed(without_call(call, attempts, place), place)
+            try:
+                if not await still_ours(claim):
+                    raise TakenOver
+                attempt, completion = await self._attempt(id, model, place, request)
+            finally:
+                self._balancer.given_up(place)
             attempts = (*attempts, attempt)
             if completion is not None:
                 return Answered(model, attempts, completion)
+            avoid = attempt.endpoint
+
+    async def _place(
+        self,
+        catalog: Catalog,
+        model: Model,
+        call: Call,
+        request: Request,
+        avoid: str,
+        stays: bool,
+    ) -> Place | NextStep | Later | Die:
+        """Return the endpoint for the next call, once there is one, or what to do instead."""
+        while True:
+            found = await self._balancer.place(catalog, model, request, avoid=avoid)
+            if isinstance(found, Place):
+                return found
+            move = held(call, found, model.retry, time.time())
+            if not isinstance(move, CallNow) and not (stays and isinstance(move, Later)):
+                return move
+            # They do not come back together.
+            await asyncio.sleep(move.wait_s * (1.0 + 0.5 * self._random.random()))
 
     async def _attempt(
-        self, id: str, model: Model, request: Request
+        self, id: str, model: Model, place: Place, request: Request
     ) -> tuple[Attempt, Completion | None]:
         """Call one endpoint once and return what came of it."""
         started_at, started = time.time(), time.monotonic()
-        completion, failed, endpoint = None, None, "none"
+        completion, failed = None, None
+        line = place.post.line
         try:
-            line = self._lines.next_line(model)
-            endpoint = line.label
             completion = await line.provider.complete(request, request_id=id)
         except ProviderError as error:
             failed = error
@@ -97,10 +134,11 @@ class Caller:
             # A provider's bug is its endpoint's failure, not the request's end.
             logger.exception("provider of %s failed in an unforeseen way", model.name)
             failed = ProviderError(FailureKind.PERMANENT, f"{type(error).__name__} in the provider")
+        self._balancer.ended(place, completion, failed)
         return (
             Attempt(
                 model=model.name,
-                endpoint=endpoint,
+                endpoint=line.label,
                 started_at=started_at,
                 duration_ms=round(1000 * (time.monotonic() - started), 3),
                 kind=failed.kind if failed else None,
@@ -114,7 +152,7 @@ class Caller:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._lines.aclose()
+        await self._balancer.aclose()
 
 
 async def still_ours(claim: str) -> bool:
@@ -166,13 +204,26 @@ def callable_model(catalog: Catalog, name: str) -> Model:
     return model
 
 
-def not_called(call: Call, message: str, now: float) -> Attempt:
+def without_call(
+    call: Call, attempts: tuple[Attempt, ...], move: NextStep | Later | Die
+) -> tuple[Attempt, ...]:
+    """Return the attempts, with what tells why a request leaves a model that was not called."""
+    if isinstance(move, Later):
+        return attempts
+    message = move.why if isinstance(move, NextStep) else move.message
+    kind = FailureKind.DENIED if isinstance(move, Die) else FailureKind.RETRYABLE
+    return (*attempts, not_called(call, message, time.time(), kind))
+
+
+def not_called(
+    call: Call, message: str, now: float, kind: FailureKind = FailureKind.PERMANENT
+) -> Attempt:
     """Return the attempt at a model that this worker can't call at all."""
     return Attempt(
         model=call.model,
         endpoint="none",
         started_at=now,
         duration_ms=0.0,
-        kind=FailureKind.PERMANENT,
+        kind=kind,
         message=message,
     )

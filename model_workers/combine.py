@@ -1,14 +1,13 @@
 """How the answers of an ensemble become one, where no judge is asked."""
 
-import importlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from model_workers.gist import gist
 from modelyard.catalog import Catalog
+from modelyard.entry_point import EntryPointError, load_function
 from modelyard.errors import ModelyardError
 from modelyard.messages import Draft
 from modelyard.plan import Combine
@@ -102,23 +101,13 @@ def joined(text: str, drafts: Sequence[Draft], provider_model: str = "") -> Comb
 
 def load(function: str) -> Function:
     """Return the function that `module:name` names. Raises `ModelyardError` if there is none."""
-    module, colon, name = function.partition(":")
-    if not (module and colon and name):
-        raise ModelyardError(f"combine.function {function!r} is not written as module:name")
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
-        raise ModelyardError(
-            f"combine.function {function!r} can't be imported: {type(error).__name__}: {error}"
-        ) from error
-    if not callable(found):
-        raise ModelyardError(f"combine.function {function!r} is no function but {kind(found)}")
+        found = load_function(function)
+    except EntryPointError as error:
+        raise ModelyardError(f"combine.function {function!r} {error}") from error
     if inspect.iscoroutinefunction(found):
         raise ModelyardError(f"combine.function {function!r} is async: it must be a plain function")
-    act: Function = found
-    return act
+    return found
 
 
 def problems(catalog: Catalog) -> Iterable[str]:

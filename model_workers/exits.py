@@ -14,10 +14,11 @@ from model_workers.cascade import escalated_session
 from model_workers.coroutine_task import Settled
 from model_workers.origin import Origin
 from modelyard.catalog import Catalog
-from modelyard.claims import Ack, Hop, Record
+from modelyard.claims import Ack, Back, Hop, Record
 from modelyard.decision_ledger import answered_entry, died_entry, part_entry
 from modelyard.endings import answered, as_error, died, reply_channel
 from modelyard.errors import RequestFailed
+from modelyard.holdings import pause
 from modelyard.member import Member, ended
 from modelyard.messages import Attempt, Call, DeadLetter, DeadReason, Draft, Lane, Part
 from modelyard.names import CALL_TASK, is_shadow, model_queue, session_key
@@ -75,6 +76,17 @@ class Exits:
 
     def hop(self, origin: Origin, onward: Call, why: str) -> Settled:
         """Return the hop to the next model, or to a judge, under the same id."""
+        queue, message = self._message(origin, onward, why)
+        # Not Celery's Retry: its event could reach Flower after the next model's end.
+        return Settled(Hop(origin.claim, queue, message), error=Ignore(why))
+
+    def later(self, origin: Origin, call: Call, wait_s: float, why: str) -> Settled:
+        """Return a call to the head of its queue, from which this worker takes none for a while."""
+        queue, message = self._message(origin, call, why)
+        pause(queue, wait_s)
+        return Settled(Back(origin.claim, queue, message, "next"), error=Ignore(why))
+
+    def _message(self, origin: Origin, onward: Call, why: str) -> tuple[str, str]:
         queue = model_queue(onward.model, batch=onward.request.lane is Lane.BATCH)
         decision = onward.decision
         message = envelope(
@@ -88,8 +100,7 @@ class Exits:
             shadow=queue,
             redelivered=origin.redelivered,
         )
-        # Not Celery's Retry: its event could reach Flower after the next model's end.
-        return Settled(Hop(origin.claim, queue, message), error=Ignore(why))
+        return queue, message
 
     def buried(self, origin: Origin, letter: DeadLetter, call: Call | None = None) -> Settled:
         """Return the end of a request that is a dead letter."""

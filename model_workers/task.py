@@ -10,16 +10,17 @@ import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
+import redis
 from celery import Celery, Task
 from celery.app.task import Context
 from celery.exceptions import Ignore
 from celery.worker.strategy import default as default_strategy
 from pydantic import ValidationError
 
-from model_workers.advance import Die, NextStep
+from model_workers.advance import Die, Later, NextStep
 from model_workers.answer import charged, to_draft
 from model_workers.aside import aside
 from model_workers.caller import Answered, Caller, Failed, TakenOver, persist
@@ -37,14 +38,16 @@ from model_workers.cascade import (
 )
 from model_workers.combine import Combined, combine
 from model_workers.coroutine_task import Settled, SettlingTask
+from model_workers.endpoints.balancer import Balancer
 from model_workers.ensemble import as_draft, attempts_of, death, drafts_of, members_of, without
 from model_workers.exits import Exits, unforeseen
 from model_workers.judge import grading_request, picking_request, read_grade, read_pick
 from model_workers.origin import Origin
 from modelyard.catalog import Catalog, UnknownName
 from modelyard.claims import Ack
+from modelyard.connect import connect
 from modelyard.errors import InvalidRequest, ModelyardError, RequestFailed, RequestRevoked
-from modelyard.holdings import ledger
+from modelyard.holdings import ledger, owner
 from modelyard.member import round_of
 from modelyard.messages import Attempt, Call, DeadReason, Draft, Part, Request, problems
 from modelyard.names import CALL_TASK, JOIN_KEY_PREFIX, RESULT_KEY_PREFIX, member_of
@@ -54,6 +57,8 @@ from modelyard.received import argument
 from modelyard.settling import settle_surely
 
 logger = logging.getLogger("modelyard.calls")
+
+REDIS_TIMEOUT_S: Final = 2.0
 
 COMBINE_S: Final = 60.0
 """How long a function may take to make one answer of several."""
@@ -72,8 +77,9 @@ class CallTask(SettlingTask):
     keep_text = False
     ledger_entries = 100_000
 
+    region = ""
+
     def __init__(self) -> None:
-        self.caller = Caller()
         self.parts: dict[Part, Callable[[Origin, Call], Awaitable[Settled]]] = {
             Part.ANSWER: self.answer,
             Part.JUDGE: self.judge,
@@ -81,6 +87,11 @@ class CallTask(SettlingTask):
             Part.SHADOW: self.apart,
             Part.COMBINE: self.combine,
         }
+
+    @cached_property
+    def caller(self) -> Caller:
+        """What calls the models, with what all workers know of their endpoints."""
+        return Caller(Balancer(partial(open_redis, self.app), process=owner, region=self.region))
 
     @cached_property
     def exits(self) -> Exits:
@@ -109,9 +120,13 @@ class CallTask(SettlingTask):
         except TakenOver:
             return Settled(None, error=Ignore("another worker has it"))
 
-    async def called(self, origin: Origin, call: Call, request: Request) -> Answered | Failed:
-        """Send `request` to the model whose turn it is. Raises `TakenOver`."""
-        return await self.caller.call(self.catalog, origin.id, origin.claim, call, request)
+    async def called(
+        self, origin: Origin, call: Call, request: Request, *, stays: bool = False
+    ) -> Answered | Failed:
+        """Send `request` to the model whose turn it is; see `Caller.call`. Raises `TakenOver`."""
+        return await self.caller.call(
+            self.catalog, origin.id, origin.claim, call, request, stays=stays
+        )
 
     def knows(self, model: str) -> bool:
         """Return whether the catalog has this model: if not, nobody serves its queue."""
@@ -164,7 +179,10 @@ class CallTask(SettlingTask):
         """
         afresh = call.model_copy(update={"attempts": ()})
         every = await asyncio.gather(
-            *(self.called(origin, afresh, sampled(request, at)) for at in range(1, count + 1)),
+            *(
+                self.called(origin, afresh, sampled(request, at), stays=True)
+                for at in range(1, count + 1)
+            ),
             return_exceptions=True,
         )
         texts: list[str] = []
@@ -188,6 +206,8 @@ class CallTask(SettlingTask):
             draft = charged(draft, called.completion, called.model)
             draft = draft.model_copy(update={"score": grade})
             why = f"the grade that {call.model} gave can't be read"
+        elif isinstance(called.move, Later):
+            return self.left(origin, call, called.attempts, called.move)
         else:
             assert isinstance(called.move, Die)
             why = f"{call.model} could not grade it: {called.move.reason}"
@@ -225,10 +245,14 @@ class CallTask(SettlingTask):
         origin: Origin,
         call: Call,
         attempts: tuple[Attempt, ...],
-        move: NextStep | Die,
+        move: NextStep | Later | Die,
         where: str = "",
     ) -> Settled:
         """Return how a call leaves this pool that the model did not answer."""
+        if isinstance(move, Later):
+            return self.exits.later(
+                origin, call.model_copy(update={"attempts": attempts}), move.wait_s, move.why
+            )
         if isinstance(move, NextStep):
             onward = call.model_copy(update={"step": move.step, "attempts": attempts})
             logger.warning("request %s: next model after %s", origin.id, move.why)
@@ -294,7 +318,8 @@ class CallTask(SettlingTask):
     ) -> tuple[Combined | None, list[Draft], tuple[Attempt, ...]]:
         """Have the judge pick one, or None if it can't; with what that cost, and all calls."""
         asked = call.model_copy(update={"attempts": attempts})
-        called = await self.called(origin, asked, picking_request(call.request, drafts))
+        asking = picking_request(call.request, drafts)
+        called = await self.called(origin, asked, asking, stays=True)
         if isinstance(called, Failed):
             logger.warning("request %s: %s could not pick an answer", origin.id, call.model)
             return None, drafts, called.attempts
@@ -350,6 +375,12 @@ class CallTask(SettlingTask):
 
     async def aclose(self) -> None:
         await self.caller.aclose()
+
+
+def open_redis(app: Celery) -> redis.Redis:
+    """Return a connection to the broker for what the workers tell each other of endpoints."""
+    url: str = app.conf.broker_url
+    return connect(url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
 
 
 def has_outcome(app: Celery, id: str) -> bool:

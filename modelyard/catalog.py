@@ -93,10 +93,11 @@ class Endpoint(Part):
     its `label` where it has none. `weight` is its share under `balance: weighted`; `region` says
     where it lies, for requests that are limited to a region, and for Bedrock and Vertex AI whose
     address follows from it; `project` is Vertex AI's, `api_version` Azure's or Anthropic's.
+    `key_name` is the variable that the key came from.
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
-    name: Annotated[str, Field(max_length=120)] = ""
+    name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][^\s]*)?$", max_length=120)] = ""
     weight: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
     region: str | None = None
     project: str | None = None
@@ -104,6 +105,7 @@ class Endpoint(Part):
     quota: Quota = Quota()
     api_key: SecretStr | None = None
     disabled: str | None = None
+    key_name: str | None = None
 
     @model_validator(mode="after")
     def _address_is_one(self) -> Self:
@@ -266,11 +268,23 @@ class Model(Part):
         return max(1, self.context_tokens - self.max_output_tokens)
 
 
+class Quotas(Part):
+    """What tenants may ask for, and what keys may bear, whichever models they use.
+
+    `tenants`: by the request's metadata `tenant`; `"*"` is what each of the others may. `keys`: by
+    the environment variable that holds the key.
+    """
+
+    tenants: dict[str, Quota] = Field(default_factory=dict)
+    keys: dict[str, Quota] = Field(default_factory=dict)
+
+
 class Catalog(Part):
     """All models and routes. Every model that a route names exists."""
 
     models: Annotated[tuple[Model, ...], Field(min_length=1)]
     routes: Annotated[dict[str, Route], Field(min_length=1)]
+    quotas: Quotas = Quotas()
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

@@ -27,6 +27,7 @@ from modelyard.catalog import Catalog, suggestion
 from modelyard.catalog_kinds import kind_at, known_keys
 from modelyard.catalog_sheet import Loc, Sheet, check_names, items
 from modelyard.errors import CatalogError
+from modelyard.price_file import read_prices, with_prices
 from modelyard.settings import Settings, load_settings
 
 logger = logging.getLogger("modelyard.catalog")
@@ -89,9 +90,14 @@ _PLAIN_WORDS: Final[Mapping[str, str]] = {
 def default_catalog(settings: Settings | None = None) -> Catalog:
     """Load the catalog that `settings` (default: the environment's) name, with the environment.
 
-    Raises `CatalogError`, and `SettingsError` if the settings are wrong.
+    Models without a price get it from the price file that they name, if they name one. Raises
+    `CatalogError`, and `SettingsError` if the settings are wrong.
     """
-    return load_catalog((settings or load_settings()).catalog_path, os.environ)
+    settings = settings or load_settings()
+    catalog = load_catalog(settings.catalog_path, os.environ)
+    if settings.prices is None:
+        return catalog
+    return with_prices(catalog, read_prices(settings.prices.expanduser()))
 
 
 def load_catalog(path: Path, environ: Mapping[str, str]) -> Catalog:
@@ -284,6 +290,7 @@ def _connect(endpoint: dict[str, Any], loc: Loc, environ: Mapping[str, str], she
             sheet.report(loc, what, line)
         else:
             endpoint["api_key"] = key
+            endpoint["key_name"] = match[1]
     if missing:
         endpoint["disabled"] = ", ".join(dict.fromkeys(missing))
 

@@ -36,7 +36,7 @@ def known_keys(kind: object) -> Collection[str]:
     model = model_of(kind)
     if model is None:
         return ()
-    return fields(model).keys() - ({"disabled"} if model is Endpoint else set())
+    return fields(model).keys() - ({"disabled", "key_name"} if model is Endpoint else set())
 
 
 def kind_at(kind: object, key: str | int) -> object:

@@ -35,6 +35,27 @@ _leases: dict[tuple[int, str], Leases] = {}
 """The thread for each broker that this process consumes from, by process id and address."""
 
 
+_paused: dict[str, float] = {}
+"""Queues that this process takes nothing from, and until when, by `time.monotonic`."""
+
+
+def pause(queue: str, wait_s: float) -> None:
+    """Take nothing from `queue` for `wait_s` seconds: what is in it could not be done."""
+    until = time.monotonic() + wait_s
+    _paused[queue] = max(until, _paused.get(queue, 0.0))
+
+
+def paused(queues: Iterable[str]) -> set[str]:
+    """Return which of the queues are paused."""
+    if not _paused:
+        return set()
+    now = time.monotonic()
+    for queue, until in tuple(_paused.items()):
+        if until <= now:
+            _paused.pop(queue, None)
+    return {queue for queue in queues if queue in _paused}
+
+
 def owner_at(address: str) -> str:
     """Return what the names of this process's claims at one broker begin with."""
     return f"{owner}{zlib.crc32(address.encode()):08x}"

@@ -185,6 +185,14 @@ class Usage(Wire):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
 
+    def told(self) -> dict[str, int]:
+        """Return it for people and files: input and output, and of the parts what there is."""
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            **self.encode(),
+        }
+
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,

@@ -82,6 +82,17 @@ EXPERIMENTS_KEY: Final = "modelyard:experiments"
 WORKERS_KEY: Final = "modelyard:workers"
 """A hash from node name to the last heartbeat of a worker as JSON."""
 
+ENDPOINTS_KEY_PREFIX: Final = "modelyard:endpoints:"
+"""Before a model's name: a hash from an endpoint's label to why and until when it is left alone,
+and from `@` and a worker process to how its endpoints do, both as JSON."""
+
+QUOTA_KEY_PREFIX: Final = "modelyard:quota:"
+"""Before the name of what has a limit: a hash of the arrival times of its requests and tokens, in
+seconds since the epoch; with `:calls` after it one from worker process to its calls in flight."""
+
+QUOTA_PROCESSES_KEY: Final = "modelyard:quota"
+"""A sorted set of worker processes by when they last took quota, in seconds since the epoch."""
+
 ONCE_HEADER: Final = "modelyard-once"
 """Message header: a mark, and for how many seconds a second message with it is not accepted."""
 

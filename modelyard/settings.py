@@ -21,6 +21,8 @@ class Settings(BaseSettings):
     commands start one of their own."""
     catalog: Path | None = None
     """The catalog file. Unset: the one that came with modelyard."""
+    prices: Path | None = None
+    """A price file in LiteLLM's format, for models that have no price in the catalog."""
     state_dir: Path = Path("~/.local/state/modelyard")
     """Where an embedded Redis keeps its data, and its and the workers' logs."""
     max_message_bytes: Annotated[int, Field(gt=0)] = 4 * 1024 * 1024

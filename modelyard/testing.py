@@ -9,11 +9,12 @@ with FakeProvider() as provider:
     assert [call.status for call in provider.calls] == [429, 200]
 ```
 
-It speaks `POST /v1/chat/completions` and `GET /v1/models`, runs in a thread with a loop of its
-own, and listens on loopback only, so other processes of this machine can call it too. As a process
-of its own (`python -m modelyard.testing --port 0 --log calls.jsonl`) it writes its base_url as the
-first line and takes its cues over HTTP: `POST /_fake/script` with `{"model": ..., "replies":
-[...]}` or `{"model": ..., "always": {...}}`, `POST /_fake/reset`, `GET /_fake/calls`.
+It speaks `POST /v1/chat/completions`, streamed or not, and `GET /v1/models`; at `azure_url` it is
+Azure OpenAI. It runs in a thread with a loop of its own, and listens on loopback only, so other
+processes of this machine can call it too. As a process of its own (`python -m modelyard.testing
+--port 0 --log calls.jsonl`) it writes its base_url as the first line and takes its cues over HTTP:
+`POST /_fake/script` with `{"model": ..., "replies": [...]}` or `{"model": ..., "always": {...}}`,
+`POST /_fake/reset`, `GET /_fake/calls`.
 """
 
 import argparse
@@ -33,11 +34,17 @@ from typing import Any, Final, Self, TextIO
 from aiohttp import web
 
 from modelyard.messages import Usage
+from modelyard.testing_azure import (
+    AzureCall,
+    check_azure_key,
+    read_azure_path,
+    unknown_deployment,
+)
 from modelyard.testing_call import Outcome, ProviderCall, text_digest
 from modelyard.testing_chat_api import (
     NO_KEY,
     WRONG_KEY,
-    ApiError,
+    compose_completion,
     count_tokens,
     encode_completion,
     encode_models,
@@ -46,7 +53,20 @@ from modelyard.testing_chat_api import (
     scripted_error,
     unknown_model,
 )
+from modelyard.testing_http import (
+    EVENTS,
+    JSON,
+    drop,
+    error_response,
+    json_response,
+    read_request,
+    response_of,
+    send_half,
+    send_pieces,
+)
+from modelyard.testing_messages import ApiError
 from modelyard.testing_reply import Cue, Gate, Reply
+from modelyard.testing_stream import encode_chunks
 
 __all__ = [
     "ANY",
@@ -65,8 +85,6 @@ ANY: Final = "*"
 
 ECHO: Final = Reply()
 """The default reply: at once, and the same text for the same question."""
-
-_MAX_CALL_BYTES: Final = 64 * 1024 * 1024
 
 
 class FakeProvider:
@@ -159,9 +177,14 @@ class FakeProvider:
     @property
     def base_url(self) -> str:
         """The address for a catalog: `http://127.0.0.1:PORT/v1`."""
+        return f"{self.azure_url}/v1"
+
+    @property
+    def azure_url(self) -> str:
+        """The same as an Azure OpenAI resource: `http://127.0.0.1:PORT`."""
         if not self._port:
             raise RuntimeError("a FakeProvider has an address once it was started")
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://127.0.0.1:{self._port}"
 
     def script(self, model: str, replies: Iterable[Reply]) -> None:
         """Answer the next calls of `model` (or `ANY`) with these replies, each once, in order."""
@@ -217,7 +240,7 @@ class FakeProvider:
         # The low-level server: an application's routing and middlewares cost as much as the rest.
         server = web.Server(
             self._handle,
-            request_factory=_request,
+            request_factory=read_request,
             handler_cancellation=True,  # A caller that gives up ends its call here too.
             access_log=None,
         )
@@ -239,18 +262,25 @@ class FakeProvider:
             case "GET", "/v1/models":
                 error = self._check_key(request)
                 known = self._models if self._models is not None else sorted(self._cued())
-                return _error(error) if error else _json(encode_models(list(known)))
+                return error_response(error) if error else json_response(encode_models(list(known)))
             case "POST", "/_fake/script":
                 return self._take_cues(await request.read())
             case "POST", "/_fake/reset":
                 self.reset()
-                return _json(b"{}")
+                return json_response(b"{}")
             case "GET", "/_fake/calls":
-                return _json(self._report())
+                return json_response(self._report())
+        asked = read_azure_path(request.rel_url.raw_path, request.query.get("api-version"))
+        if isinstance(asked, ApiError):
+            return error_response(asked)
+        if asked is not None and request.method == "POST":
+            return await self._complete(request, asked)
         text = f"Invalid URL ({request.method} {request.path})"
-        return _error(ApiError(404, text, "unknown_url"))
+        return error_response(ApiError(404, text, "unknown_url"))
 
-    async def _complete(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _complete(
+        self, request: web.BaseRequest, azure: AzureCall | None = None
+    ) -> web.StreamResponse:
         started_at = time.time()
         raw = await request.read()
         self._in_flight += 1
@@ -259,13 +289,16 @@ class FakeProvider:
         outcome: Outcome = "abandoned"
         status: int | None = None
         try:
-            body = self._check_key(request) or read_call(raw)
+            body = self._check_key(request, azure) or read_call(
+                raw, azure.deployment if azure else None
+            )
             if isinstance(body, dict) and self._models is not None:
                 model = body["model"]
-                body = body if model in self._models else unknown_model(model)
+                unknown = unknown_deployment() if azure else unknown_model(model)
+                body = body if model in self._models else unknown
             if isinstance(body, ApiError):
                 outcome, status = "rejected", body.status
-                return _error(body)
+                return error_response(body)
             texts = message_texts(body)
             call = replace(
                 call,
@@ -282,15 +315,18 @@ class FakeProvider:
                 await asyncio.Event().wait()
             if reply.close == "before":
                 outcome = "dropped"
-                return await _drop(request)
-            content = reply.body
-            if content is None:
-                content = self._compose(reply, body["model"], texts, started_at)
+                return await drop(request)
+            pieces, kind = self._pieces(reply, body, texts, azure)
+            content = b"".join(pieces)
             status = reply.status
-            response = _json(content, reply.status, reply.headers)
+            whole = response_of(content, kind, reply.status, reply.headers)
             if reply.close == "half":
                 outcome = "dropped"
-                return await _send_half(request, response, content)
+                return await send_half(request, whole, content)
+            if kind == EVENTS:
+                response = await send_pieces(request, whole, pieces, reply.rest_gate)
+            else:
+                response = whole
             outcome = "answered" if 200 <= reply.status < 300 else "failed"
             return response
         finally:
@@ -305,9 +341,13 @@ class FakeProvider:
                 )
             )
 
-    def _check_key(self, request: web.BaseRequest) -> ApiError | None:
+    def _check_key(
+        self, request: web.BaseRequest, azure: AzureCall | None = None
+    ) -> ApiError | None:
         if self._api_key is None:
             return None
+        if azure is not None:
+            return check_azure_key(azure, request.headers, self._api_key)
         sent = request.headers.get("authorization")
         if not sent:
             return NO_KEY
@@ -321,18 +361,43 @@ class FakeProvider:
         cue = self._always.get(model) or self._always.get(ANY) or self._default
         return cue if isinstance(cue, Reply) else cue(body)
 
-    def _compose(self, reply: Reply, model: str, texts: Sequence[str], created: float) -> bytes:
+    def _pieces(
+        self,
+        reply: Reply,
+        body: Mapping[str, Any],
+        texts: Sequence[str],
+        azure: AzureCall | None,
+    ) -> tuple[list[bytes], str]:
+        """Return what is sent, and its content type."""
+        if reply.body is not None:
+            return [reply.body], JSON
         if reply.status >= 300:
-            return scripted_error(reply.status, reply.code, reply.message).encode()
-        text = reply.text
-        if text is None and reply.refusal is None:
+            return [scripted_error(reply.status, reply.code, reply.message).encode()], JSON
+        whole = self._compose(reply, body["model"], texts)
+        if not body.get("stream"):
+            return [encode_completion(whole)], JSON
+        include_usage = (body.get("stream_options") or {}).get("include_usage", False)
+        chunks = encode_chunks(whole, include_usage=include_usage, about_prompt=azure is not None)
+        return chunks, EVENTS
+
+    def _compose(self, reply: Reply, model: str, texts: Sequence[str]) -> dict[str, Any]:
+        text, calls = reply.text, reply.tool_calls
+        if text is None and reply.refusal is None and not calls:
             text = f"{model} answers: {texts[-1][:200]}"
+        written = [text or "", *(call.function.arguments for call in calls)]
         usage = reply.usage or Usage(
-            input_tokens=sum(map(count_tokens, texts)), output_tokens=count_tokens(text or "")
+            input_tokens=sum(map(count_tokens, texts)),
+            output_tokens=sum(map(count_tokens, written)),
         )
-        number = len(self._calls) + self._in_flight
-        return encode_completion(
-            number, created, model, text, reply.refusal, reply.finish_reason, usage
+        return compose_completion(
+            len(self._calls) + self._in_flight,
+            time.time(),
+            reply.model or model,
+            text,
+            reply.refusal,
+            reply.finish_reason or ("tool_calls" if calls else "stop"),
+            usage,
+            calls,
         )
 
     def _record(self, call: ProviderCall) -> None:
@@ -351,11 +416,11 @@ class FakeProvider:
             replies = [Reply.decode(reply) for reply in data.get("replies", ())]
             always = Reply.decode(data["always"]) if "always" in data else None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            return _error(ApiError(400, f"cues are not as described: {error!r}"))
+            return error_response(ApiError(400, f"cues are not as described: {error!r}"))
         self.script(model, replies)
         if always is not None:
             self.always(model, always)
-        return _json(b"{}")
+        return json_response(b"{}")
 
     def _report(self) -> bytes:
         return json.dumps(
@@ -365,51 +430,6 @@ class FakeProvider:
                 "max_in_flight": self._max_in_flight,
             }
         ).encode()
-
-
-def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-    return web.BaseRequest(
-        message,
-        payload,
-        protocol,
-        writer,
-        task,
-        asyncio.get_running_loop(),
-        client_max_size=_MAX_CALL_BYTES,
-    )
-
-
-def _json(
-    content: bytes, status: int = 200, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    return web.Response(
-        body=content, status=status, headers={"content-type": "application/json", **(headers or {})}
-    )
-
-
-def _error(error: ApiError) -> web.Response:
-    return _json(error.encode(), error.status)
-
-
-async def _drop(request: web.BaseRequest) -> web.StreamResponse:
-    """Close the connection and wait to be cancelled with it."""
-    if request.transport is not None:
-        request.transport.abort()
-    await asyncio.Event().wait()
-    raise AssertionError("unreachable")
-
-
-async def _send_half(
-    request: web.BaseRequest, whole: web.Response, content: bytes
-) -> web.StreamResponse:
-    response = web.StreamResponse(status=whole.status, headers=whole.headers)
-    response.content_length = len(content)
-    await response.prepare(request)
-    await response.write(content[: len(content) // 2])
-    if request.transport is not None:
-        request.transport.close()  # After what was written, unlike abort.
-    await asyncio.Event().wait()
-    raise AssertionError("unreachable")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

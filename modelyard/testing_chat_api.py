@@ -5,16 +5,17 @@ a request which passes here passes there.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from modelyard.messages import Usage
-
-ROLES: Final = ("system", "assistant", "user", "function", "tool", "developer")
-
-_MESSAGE_KEYS: Final = frozenset(
-    {"role", "content", "name", "refusal", "audio", "tool_calls", "tool_call_id", "function_call"}
+from modelyard.messages import ToolCall, Usage
+from modelyard.testing_messages import (
+    JSON_NAME,
+    ApiError,
+    check_messages,
+    check_tools,
+    unknown_param,
+    wrong_type,
 )
 
 _NUMBERS: Final[Mapping[str, tuple[float, float]]] = {
@@ -57,38 +58,6 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 }
 _KNOWN: Final = frozenset({"model", "messages", *_NUMBERS, *_INTEGERS, *_TYPES})
 
-_JSON_NAME: Final[Mapping[type, str]] = {
-    bool: "a boolean",
-    int: "an integer",
-    float: "a decimal",
-    str: "a string",
-    list: "an array",
-    dict: "an object",
-    type(None): "null",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ApiError:
-    """An error as the API words it."""
-
-    status: int
-    message: str
-    code: str | None = None
-    param: str | None = None
-    type: str = "invalid_request_error"
-
-    def encode(self) -> bytes:
-        """Return the body of the error response."""
-        error = {
-            "message": self.message,
-            "type": self.type,
-            "param": self.param,
-            "code": self.code,
-        }
-        return json.dumps({"error": error}, ensure_ascii=False).encode()
-
-
 NO_KEY: Final = ApiError(401, "You didn't provide an API key.")
 WRONG_KEY: Final = ApiError(401, "Incorrect API key provided.", "invalid_api_key")
 
@@ -115,62 +84,49 @@ def unknown_model(model: str) -> ApiError:
     return ApiError(404, text, "model_not_found")
 
 
-def read_call(raw: bytes) -> dict[str, Any] | ApiError:
-    """Return the body of a chat completion call, or the error that the API answers it with."""
+def read_call(raw: bytes, deployment: str | None = None) -> dict[str, Any] | ApiError:
+    """Return the body of a chat completion call, or the error that the API answers it with.
+
+    `deployment` is the model where the address names it.
+    """
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
         return ApiError(400, "We could not parse the JSON body of your request.")
     if not isinstance(body, dict):
-        return _wrong_type("body", "an object", body)
-    return _check_model(body) or _check_messages(body) or _check_params(body) or body
+        return wrong_type("body", "an object", body)
+    if deployment is not None:
+        body["model"] = deployment
+    return (
+        _check_model(body)
+        or check_messages(body)
+        or _check_params(body)
+        or check_tools(body)
+        or _check_stream(body)
+        or body
+    )
 
 
 def _check_model(body: Mapping[str, Any]) -> ApiError | None:
     model = body.get("model")
     if model is None or model == "":
         return ApiError(400, "you must provide a model parameter")
-    return None if isinstance(model, str) else _wrong_type("model", "a string", model)
+    return None if isinstance(model, str) else wrong_type("model", "a string", model)
 
 
-def _check_messages(body: Mapping[str, Any]) -> ApiError | None:
-    messages = body.get("messages")
-    if messages is None:
-        return _missing("messages")
-    if not isinstance(messages, list):
-        return _wrong_type("messages", "an array", messages)
-    if not messages:
-        text = "Invalid 'messages': empty array. Expected an array with minimum length 1."
-        return ApiError(400, text, "empty_array", "messages")
-    for index, message in enumerate(messages):
-        if error := _check_message(f"messages[{index}]", message):
-            return error
+def _check_stream(body: Mapping[str, Any]) -> ApiError | None:
+    options = body.get("stream_options")
+    if options is None:
+        return None
+    if not body.get("stream"):
+        text = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        return ApiError(400, text, None, "stream_options")
+    for name, value in options.items():
+        if name not in ("include_usage", "include_obfuscation"):
+            return unknown_param(f"stream_options.{name}")
+        if not isinstance(value, bool):
+            return wrong_type(f"stream_options.{name}", "a boolean", value)
     return None
-
-
-def _check_message(where: str, message: object) -> ApiError | None:
-    if not isinstance(message, dict):
-        return _wrong_type(where, "an object", message)
-    error = None
-    role, content = message.get("role"), message.get("content")
-    if unknown := message.keys() - _MESSAGE_KEYS:
-        error = _unknown(f"{where}.{min(unknown)}")
-    elif role is None:
-        error = _missing(f"{where}.role")
-    elif not isinstance(role, str):
-        error = _wrong_type(f"{where}.role", "a string", role)
-    elif role not in ROLES:
-        known = ", ".join(f"'{known}'" for known in ROLES)
-        text = f"Invalid value: '{role}'. Supported values are: {known}."
-        error = ApiError(400, text, "invalid_value", f"{where}.role")
-    elif role == "tool" and "tool_call_id" not in message:
-        error = _missing(f"{where}.tool_call_id")
-    elif content is None:
-        spoken = role == "assistant" and (message.get("tool_calls") or message.get("function_call"))
-        error = None if spoken else _missing(f"{where}.content")
-    elif not isinstance(content, str | list):
-        error = _wrong_type(f"{where}.content", "a string or an array", content)
-    return error
 
 
 def _check_params(body: Mapping[str, Any]) -> ApiError | None:
@@ -181,14 +137,14 @@ def _check_params(body: Mapping[str, Any]) -> ApiError | None:
             continue
         if name in _TYPES:
             if not isinstance(value, _TYPES[name]):
-                wanted = " or ".join(_JSON_NAME[kind] for kind in _TYPES[name])
-                return _wrong_type(name, wanted, value)
+                wanted = " or ".join(JSON_NAME[kind] for kind in _TYPES[name])
+                return wrong_type(name, wanted, value)
             continue
         whole = name in _INTEGERS
         low, high = _INTEGERS[name] if whole else _NUMBERS[name]
         kinds = (int,) if whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
-            return _wrong_type(name, "an integer" if whole else "a decimal", value)
+            return wrong_type(name, "an integer" if whole else "a decimal", value)
         if not low <= value <= high:
             kind = "integer" if whole else "decimal"
             side, sign, bound = ("above", "<=", high) if value > high else ("below", ">=", low)
@@ -199,21 +155,6 @@ def _check_params(body: Mapping[str, Any]) -> ApiError | None:
             )
             return ApiError(400, text, f"{kind}_{side}_{extreme[:3]}_value", name)
     return None
-
-
-def _missing(param: str) -> ApiError:
-    text = f"Missing required parameter: '{param}'."
-    return ApiError(400, text, "missing_required_parameter", param)
-
-
-def _unknown(param: str) -> ApiError:
-    return ApiError(400, f"Unknown parameter: '{param}'.", "unknown_parameter", param)
-
-
-def _wrong_type(param: str, wanted: str, value: object) -> ApiError:
-    got = _JSON_NAME.get(type(value), "something else")
-    text = f"Invalid type for '{param}': expected {wanted}, but got {got} instead."
-    return ApiError(400, text, "invalid_type", param)
 
 
 def message_texts(body: Mapping[str, Any]) -> list[str]:
@@ -233,7 +174,7 @@ def count_tokens(text: str) -> int:
     return (len(text) + 3) // 4
 
 
-def encode_completion(
+def compose_completion(
     number: int,
     created: float,
     model: str,
@@ -241,31 +182,37 @@ def encode_completion(
     refusal: str | None,
     finish_reason: str,
     usage: Usage,
-) -> bytes:
-    """Return the body of a chat completion with one choice."""
-    return json.dumps(
-        {
-            "id": f"chatcmpl-fake-{number}",
-            "object": "chat.completion",
-            "created": int(created),
-            "model": model,
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": text, "refusal": refusal},
-                    "logprobs": None,
-                    "finish_reason": finish_reason,
-                }
-            ],
-            "usage": {
-                "prompt_tokens": usage.input_tokens,
-                "completion_tokens": usage.output_tokens,
-                "total_tokens": usage.input_tokens + usage.output_tokens,
-            },
-        },
-        ensure_ascii=False,
-        separators=(",", ":"),
-    ).encode("utf-8", "surrogatepass")
+    tool_calls: Sequence[ToolCall] = (),
+) -> dict[str, Any]:
+    """Return a chat completion with one choice."""
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": refusal}
+    if tool_calls:
+        message["tool_calls"] = [call.encode() for call in tool_calls]
+    counted: dict[str, Any] = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+    if usage.cached_input_tokens:
+        counted["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
+    if usage.reasoning_tokens:
+        counted["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return {
+        "id": f"chatcmpl-fake-{number}",
+        "object": "chat.completion",
+        "created": int(created),
+        "model": model,
+        "choices": [
+            {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+        ],
+        "usage": counted,
+    }
+
+
+def encode_completion(whole: Mapping[str, Any]) -> bytes:
+    """Return the body that holds a completion; lone surrogates stay what they are."""
+    text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
 
 
 def encode_models(names: list[str]) -> bytes:

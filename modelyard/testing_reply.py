@@ -2,11 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from modelyard.messages import Usage
+from modelyard.messages import ToolCall, Usage
 
 
 class Gate:
@@ -48,7 +48,10 @@ class Reply:
 
     The body is `body` if given; for a `status` from 300 on an error with `code` and `message`;
     otherwise a completion with `text` (None: a fixed function of model and question), `refusal`,
-    `finish_reason` and `usage` (None: counted, a token per four characters).
+    `tool_calls`, `finish_reason` (None: `tool_calls` if there are some, or `stop`), `usage` (None:
+    counted, a token per four characters) and `model`, which is what ran (None: what was asked for).
+    A caller who asks for a stream gets the completion in pieces; `rest_gate` holds all but the
+    first of them.
     """
 
     text: str | None = None
@@ -60,14 +63,17 @@ class Reply:
     hang: bool = False
     gate: Gate | None = None
     usage: Usage | None = None
-    finish_reason: str = "stop"
+    finish_reason: str | None = None
     refusal: str | None = None
     code: str | None = None
     message: str | None = None
+    tool_calls: Sequence[ToolCall] = ()
+    model: str | None = None
+    rest_gate: Gate | None = None
 
     @classmethod
     def decode(cls, data: Mapping[str, Any]) -> Self:
-        """Return the reply that plain JSON describes (`body` as text, no `gate`).
+        """Return the reply that plain JSON describes (`body` as text, no gates).
 
         Raises `TypeError` for an unknown field.
         """
@@ -76,6 +82,7 @@ class Reply:
             fields["body"] = fields["body"].encode()
         if fields.get("usage") is not None:
             fields["usage"] = Usage.decode(fields["usage"])
+        fields["tool_calls"] = tuple(map(ToolCall.decode, fields.get("tool_calls", ())))
         return cls(**fields)
 
 

@@ -48,7 +48,7 @@ from modelyard.claims import (
 )
 from modelyard.connect import Connection, SSLConnection
 from modelyard.handover import Handover
-from modelyard.holdings import confirm, keep_leases, ledger, owner_at
+from modelyard.holdings import confirm, keep_leases, ledger, owner_at, paused
 from modelyard.leases import redelivered
 from modelyard.names import (
     BATCH_PREFIX,
@@ -241,11 +241,15 @@ class Channel(kombu_redis.Channel):
         global consumed_at  # noqa: PLW0603 - the health of the process, not of this channel
         found = False
         left = False
-        self._blocked = set()
-        for queues, room in self._groups():
+        resting = paused(self.active_queues)
+        self._blocked = set(resting)
+        for every, room in self._groups():
             if self.qos.room <= 0:
                 left = True
                 break
+            queues = [queue for queue in every if queue not in resting] if resting else every
+            if not queues:
+                continue
             if room <= 0:
                 self._blocked.update(queues)
                 continue
@@ -304,7 +308,10 @@ class Channel(kombu_redis.Channel):
             WAKE_KEY_PREFIX + queue for queue in self.active_queues if queue not in self._blocked
         ]
         if not keys and not self._left:
-            return
+            if not paused(self.active_queues):
+                return
+            # Nobody puts a token there: it is a wait, after which this looks again.
+            keys = [WAKE_KEY_PREFIX]
         self._in_poll: Any = self.client.connection
         self._brpop_sent_at: Any = time.monotonic()
         if self._left:

@@ -50,6 +50,7 @@ from producer.exit_codes import FAILED, IN_SHORT, WRONG, explained
 from producer.experiments import experiments
 from producer.feedback import feedback
 from producer.health import health
+from producer.import_command import importing
 from producer.inbox import inbox
 from producer.learn import evaluate, train
 from producer.ledger import ledger
@@ -85,6 +86,7 @@ batch = typer.Typer(
 )
 app.add_typer(batch, name="batch")
 app.add_typer(dead, name="dead")
+app.add_typer(importing, name="import")
 app.add_typer(inbox, name="inbox")
 app.add_typer(experiments, name="experiments")
 app.add_typer(ledger, name="ledger")

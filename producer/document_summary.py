@@ -114,7 +114,7 @@ class DocumentSummary:
             "id": self._id,
         }
         spent = {
-            "usage": self._spent.usage.model_dump(),
+            "usage": self._spent.usage.told(),
             "cost_usd": round(self._spent.cost_usd, 9),
             "attempts": [attempt_line(attempt) for attempt in self._spent.attempts],
         }

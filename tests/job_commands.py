@@ -26,6 +26,7 @@ models:
     max_output_tokens: 100
     concurrency: 4
     retry: {{calls: 2, base_s: 0.01}}
+    breaker: {{failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}}
 routes:
   default:
     otherwise: [small]

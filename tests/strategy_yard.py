@@ -20,6 +20,7 @@ _MODEL = """
     concurrency: 20
     timeout_s: 30
     retry: {{calls: 2, base_s: 0.01, cap_s: 0.05, patience_s: 2}}
+    breaker: {{failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}}
 """
 
 _ROUTES = """

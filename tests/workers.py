@@ -29,6 +29,7 @@ models:
     concurrency: 20
     timeout_s: 20
     retry: {calls: 2, base_s: 0.01, cap_s: 0.05, patience_s: 2}
+    breaker: {failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}
   - name: large
     provider: openai
     endpoints: [{base_url: "${FAKE_URL}", api_key: "${FAKE_KEY}"}]
@@ -36,6 +37,7 @@ models:
     concurrency: 20
     timeout_s: 20
     retry: {calls: 2, base_s: 0.01, cap_s: 0.05, patience_s: 2}
+    breaker: {failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}
 routes:
   default:
     rules:

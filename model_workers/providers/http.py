@@ -175,7 +175,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
         except (ValueError, OverflowError, OSError):
             pass  # Neither a number nor a date: as if it were not there.
     resets = [
-        _duration_s(headers.get(f"x-ratelimit-reset-{what}", ""))
+        duration_s(headers.get(f"x-ratelimit-reset-{what}", ""))
         for what in ("requests", "tokens")
         if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0"
     ]
@@ -194,11 +194,12 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def _duration_s(text: str) -> float | None:
-    """Read a Go duration such as `6m0s` or `20ms`, or plain seconds."""
+def duration_s(text: str) -> float | None:
+    """Return the seconds of a Go duration such as `6m0s` or `20ms`, or of plain seconds."""
     parts = _DURATION.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
-        return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+        return seconds if math.isfinite(seconds) else None
     return _seconds(text)
 
 

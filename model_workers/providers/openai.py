@@ -21,7 +21,10 @@ given up too early is lost.
 | 200 that is not JSON, or JSON of another shape | RETRYABLE | a proxy's page, mostly |
 | 200 with `error` and no choices (OpenRouter) | by the error's `code` | 502 if it has none |
 | 200 with `refusal`, or no text and `content_filter` | REFUSED | |
-| 200 without text at `finish_reason: length`, or with tool calls | PERMANENT | same again |
+| 200 without text at `finish_reason: length`, or with `function_call` | PERMANENT | same again |
+| 200 with tool calls that no program can read | RETRYABLE | the model may write better ones |
+| a stream with an error in it | by the error's `code` or `type` | 502 if it has none |
+| a stream that ends without `finish_reason` | RETRYABLE | half an answer |
 | an answer of more than 32 MiB | PERMANENT | |
 
 Formats: https://platform.openai.com/docs/api-reference/chat and, for errors,
@@ -31,45 +34,33 @@ https://platform.openai.com/docs/guides/error-codes
 import base64
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
 
-from model_workers.providers.base import Completion, Failure
+from model_workers.providers.allowance import read_allowance
+from model_workers.providers.base import Allowance, Completion, Failure
 from model_workers.providers.clean import encodable
+from model_workers.providers.complaint import (
+    classify,
+    complaint_in,
+    load,
+    read_complaint,
+    status_within,
+)
+from model_workers.providers.events import is_event_stream
 from model_workers.providers.http import MAX_ANSWER_BYTES, retry_after_s
+from model_workers.providers.openai_chunks import join_chunks
 from model_workers.providers.over_http import OverHttp
 from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind
-from modelyard.messages import Message, Request, Usage
+from modelyard.messages import Message, Request, ToolCall, Usage
 
 OURS: Final = frozenset({"model", "messages", "stream", "stream_options"})
 """Parameters that a request can't set: the plan, the request and this provider decide them."""
 
-_TOO_LONG_CODES: Final = frozenset(
-    {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
-)
-_TOO_LONG: Final = re.compile(
-    r"context[ _](length|window|size)|(prompt|input|request) is too long|input token count"
-    r"|reduce the length",
-    re.IGNORECASE,
-)
-_REFUSED_CODES: Final = frozenset(
-    {"content_filter", "content_policy_violation", "invalid_prompt", "data_inspection_failed"}
-)
-_INVALID_CODES: Final = frozenset({"invalid_type", "missing_required_parameter"})
-_UNPAID_CODES: Final = frozenset(
-    {
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "insufficient_balance",
-    }
-)
 LEAST_LOG: Final = -1e6
 
 
@@ -94,7 +85,7 @@ class OpenAIDialect:
         return {}
 
     def encode(self, request: Request) -> bytes:
-        return encode_call(self._model.provider_model, request)
+        return encode_call(self._model.provider_model, request, stream=self._model.stream)
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
@@ -124,21 +115,7 @@ class OpenAI(OverHttp):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """What an error response says, whichever server's form it has."""
-
-    message: str
-    code: str = ""
-    type: str = ""
-
-    @property
-    def words(self) -> str:
-        """The code, if there is one, and the message."""
-        return ": ".join(part for part in (self.code or self.type, self.message) if part)
-
-
-def encode_call(model: str, request: Request) -> bytes:
+def encode_call(model: str, request: Request, *, stream: bool = False) -> bytes:
     """Return the body of a call: the request's params, and over them what is ours to say.
 
     Raises `TypeError` or `ValueError` for params that JSON can't hold (NaN, lone surrogates).
@@ -146,18 +123,22 @@ def encode_call(model: str, request: Request) -> bytes:
     body = {key: value for key, value in request.params.items() if key not in OURS}
     body["model"] = model
     body["messages"] = [_turn(message) for message in request.messages]
+    if stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
     return _write_json(body).encode()
 
 
 def _turn(message: Message) -> dict[str, Any]:
-    if type(message.content) is str and message.role in {"user", "system", "developer"}:
+    if type(message.content) is str and message.role in _PLAIN and message.name is None:
         return {"role": message.role, "content": message.content}
     turn = message.encode()
-    if not message.tool_calls:
-        turn.setdefault("content", "")
+    if not message.tool_calls and not message.content:
+        turn["content"] = ""
     return turn
 
 
+_PLAIN: Final = frozenset({"user", "system", "developer"})
 _write_json: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":")
 ).encode
@@ -168,7 +149,13 @@ def read_response(
 ) -> Completion | Failure:
     """Return what a whole response means; `now` is seconds since the epoch."""
     if status // 100 == 2:
-        return read_completion(status, body, model)
+        allowance = read_allowance(headers, now)
+        if not is_event_stream(headers):
+            return read_completion(status, body, model, allowance)
+        whole = join_chunks(body, status)
+        if isinstance(whole, Failure):
+            return whole
+        return _read_whole(status, whole, model, allowance)
     if status // 100 == 3:
         target = headers.get("location", "nowhere").split("?", 1)[0]
         problem = f"HTTP {status}: redirects to {target}; base_url should be the final address"
@@ -181,78 +168,49 @@ def read_response(
     return Failure(kind, f"HTTP {status} {complaint.words}".rstrip(), status, wait)
 
 
-def classify(status: int, complaint: Complaint) -> FailureKind:
-    """Return what an error status and its body mean, by the table above."""
-    codes = {complaint.code, complaint.type}
-    kind = FailureKind.PERMANENT
-    if status == 429:
-        if complaint.message.lower().startswith("request too large"):
-            kind = FailureKind.TOO_LONG  # More than a whole minute's limit: never goes through.
-        else:
-            kind = FailureKind.DENIED if codes & _UNPAID_CODES else FailureKind.LIMITED
-    elif status in (408, 409, 425) or status >= 500:
-        kind = FailureKind.RETRYABLE
-    elif status == 413:
-        kind = FailureKind.TOO_LONG
-    elif status in (400, 403, 422) and codes & _REFUSED_CODES:
-        kind = FailureKind.REFUSED
-    elif status in (401, 402, 403, 404):
-        kind = FailureKind.DENIED
-    elif status in (400, 422):
-        if codes & _TOO_LONG_CODES or _TOO_LONG.search(complaint.message):
-            kind = FailureKind.TOO_LONG
-        elif codes & _INVALID_CODES:
-            kind = FailureKind.INVALID
-    return kind
-
-
-def read_complaint(body: bytes) -> Complaint:
-    """Return what an error body says.
-
-    Knows `{"error": {...}}` (OpenAI), a list around it (Gemini), `{"error": "..."}` (Ollama),
-    `{"message": ...}` (vLLM, Mistral) and `{"detail": ...}` (FastAPI); anything else is text.
-    """
-    data = _load(body)
-    if isinstance(data, list) and data:
-        data = data[0]
-    if isinstance(data, dict) and isinstance(data.get("error"), dict | str):
-        data = data["error"]
-    if not isinstance(data, dict):
-        return Complaint(data if isinstance(data, str) else body.decode("utf-8", "replace"))
-    said = data.get("message") or data.get("detail") or ""
-    return Complaint(
-        said if isinstance(said, str) else json.dumps(said, ensure_ascii=False),
-        *(value if isinstance(value := data.get(key), str) else "" for key in ("code", "type")),
-    )
-
-
-def read_completion(status: int, body: bytes, model: str) -> Completion | Failure:
+def read_completion(
+    status: int, body: bytes, model: str, allowance: Allowance | None = None
+) -> Completion | Failure:
     """Return the first choice of a chat completion; `model` stands in if it names none."""
-    data = _load(body)
+    data = load(body)
     if not isinstance(data, dict):
         what = "JSON, but no object" if data is not None else "not JSON"
         begin = body[:80].decode("utf-8", "replace")
         return Failure(FailureKind.RETRYABLE, f"the answer is {what}: {begin!r}", status)
+    return _read_whole(status, data, model, allowance)
+
+
+def _read_whole(
+    status: int, data: Mapping[str, Any], model: str, allowance: Allowance | None
+) -> Completion | Failure:
     choices = data.get("choices")
     if not choices and isinstance(error := data.get("error"), dict | str):
-        code = error.get("code") if isinstance(error, dict) else None
-        within = code if isinstance(code, int) and 400 <= code <= 599 else 502
-        complaint = read_complaint(body)
+        within, complaint = status_within(error), complaint_in(error)
         return Failure(classify(within, complaint), f"error {within} {complaint.words}", within)
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         return Failure(FailureKind.RETRYABLE, "the answer has no choices[0].message", status)
     finish_reason = choice.get("finish_reason")
+    finish_reason = encodable(finish_reason) if isinstance(finish_reason, str) else "stop"
     text = _text(message.get("content"))
+    calls = message.get("tool_calls")
     if failure := _no_answer(message, text, finish_reason, status):
         return failure
+    tool_calls = _tool_calls(calls, finish_reason, status) if calls else ()
+    if isinstance(tool_calls, Failure):
+        return tool_calls
+    if tool_calls and finish_reason not in ("length", "content_filter"):
+        finish_reason = "tool_calls"  # A call that was asked for by name ends with "stop".
+    said = data.get("model")
     return Completion(
         text=encodable(text or ""),
-        provider_model=encodable(said) if isinstance(said := data.get("model"), str) else model,
+        provider_model=encodable(said) if isinstance(said, str) and said else model,
         usage=_usage(data.get("usage")),
-        finish_reason=encodable(finish_reason) if isinstance(finish_reason, str) else "stop",
+        finish_reason=finish_reason,
         confidence=read_confidence(choice.get("logprobs")),
+        tool_calls=tool_calls,
+        allowance=allowance,
     )
 
 
@@ -276,31 +234,69 @@ def read_confidence(logprobs: object) -> float | None:
 
 
 def _no_answer(
-    message: Mapping[str, Any], text: str | None, finish_reason: object, status: int
+    message: Mapping[str, Any], text: str | None, finish_reason: str, status: int
 ) -> Failure | None:
     """Return why a message is no answer, or None if it is one. A model may answer with ""."""
     kind, problem = FailureKind.PERMANENT, ""
+    old_call = message.get("function_call")
     if isinstance(refusal := message.get("refusal"), str) and refusal:
         kind, problem = FailureKind.REFUSED, f"the model refused: {refusal}"
+    elif isinstance(old_call, dict) and old_call.get("name"):
+        problem = "the model answered with the deprecated function_call: send tools, not functions"
     elif text:
         return None
     elif finish_reason == "content_filter":
         kind, problem = FailureKind.REFUSED, "the provider filtered the whole answer"
-    elif message.get("tool_calls") or message.get("function_call"):
-        problem = "the model answered with tool calls, which answers don't carry"
+    elif message.get("tool_calls"):
+        return None
     elif finish_reason == "length":
         problem = "the output limit was spent before any text: raise max_tokens"
+    elif finish_reason == "tool_calls":
+        kind, problem = FailureKind.RETRYABLE, "the answer ends for tool calls and has none"
     elif text is None:
         kind, problem = FailureKind.RETRYABLE, "the answer has no text in its message"
     return Failure(kind, problem, status) if problem else None
 
 
-def _load(body: bytes) -> Any:
-    """Return the JSON value, or None if there is none."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+def _tool_calls(calls: object, finish_reason: str, status: int) -> tuple[ToolCall, ...] | Failure:
+    """Return what the model wants called; all of it can be read, or none is passed on."""
+    if not isinstance(calls, list):
+        return Failure(FailureKind.RETRYABLE, "the answer's tool_calls are no list", status)
+    found: list[ToolCall] = []
+    for number, call in enumerate(calls):
+        if isinstance(call, dict) and call.get("type") == "custom":
+            # Asked for by the request's own params: it would be so again.
+            problem = "the model called a custom tool, and answers carry calls of functions only"
+            return Failure(FailureKind.PERMANENT, problem, status)
+        read = _tool_call(call, number)
+        if read is None and finish_reason == "length":
+            problem = "the output limit was spent within a tool call: raise max_tokens"
+            return Failure(FailureKind.PERMANENT, problem, status)
+        if read is None:
+            problem = (
+                f"the answer's tool_calls[{number}] is no name with a JSON object of arguments"
+            )
+            return Failure(FailureKind.RETRYABLE, problem, status)
+        found.append(read)
+    return tuple(found)
+
+
+def _tool_call(call: object, number: int) -> ToolCall | None:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(function, dict):
         return None
+    name, arguments = function.get("name"), function.get("arguments")
+    if isinstance(arguments, dict):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    if not isinstance(name, str) or not name or not isinstance(arguments, str | None):
+        return None
+    arguments = encodable(arguments or "").strip() or "{}"  # Nothing to say to a tool without any.
+    if not isinstance(load(arguments), dict):
+        return None
+    id = call.get("id")
+    # Some servers give none. It has to be told from the other calls of this answer only.
+    id = encodable(id) if isinstance(id, str) and id else f"call_{number}"
+    return ToolCall.of(id, encodable(name), arguments)
 
 
 def _text(content: object) -> str | None:
@@ -314,8 +310,19 @@ def _text(content: object) -> str | None:
 def _usage(data: object) -> Usage:
     if not isinstance(data, dict):
         return Usage()
-    prompt, completion = (
-        value if isinstance(value := data.get(key), int) and value > 0 else 0
-        for key in ("prompt_tokens", "completion_tokens")
+    prompt, completion = _count(data, "prompt_tokens"), _count(data, "completion_tokens")
+    cached = _count(data.get("prompt_tokens_details"), "cached_tokens")
+    reasoning = _count(data.get("completion_tokens_details"), "reasoning_tokens")
+    if reasoning and _count(data, "total_tokens") == prompt + completion + reasoning:
+        completion += reasoning  # xAI counts them beside the rest.
+    return Usage(
+        input_tokens=prompt,
+        output_tokens=completion,
+        cached_input_tokens=min(cached, prompt),
+        reasoning_tokens=min(reasoning, completion),
     )
-    return Usage(input_tokens=int(prompt), output_tokens=int(completion))
+
+
+def _count(data: object, key: str) -> int:
+    value = data.get(key) if isinstance(data, dict) else None
+    return int(value) if isinstance(value, int) and value > 0 else 0

@@ -10,7 +10,6 @@ The folder is that of model2vec (https://github.com/MinishLab/model2vec): a vect
 whose mean is the text's. Nothing is ever downloaded.
 """
 
-import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from modelyard.entry_point import EntryPointError, NotAFunction, load_function
 from modelyard.errors import ModelyardError
 from router_worker.learned.network import Floats
 from router_worker.learned.ngrams import gist
@@ -151,19 +151,12 @@ def static_model(folder: Path) -> Embedder:
 
 def function_of(place: str) -> Callable[[list[str]], Any]:
     """Return the function that `module:function` names. Raises `EmbeddingsError`."""
-    module, _, name = place.partition(":")
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
-        raise EmbeddingsError(
-            f"embeddings {place}: can't be imported: {type(error).__name__}: {error}"
-        ) from error
-    if not callable(found):
-        raise EmbeddingsError(f"embeddings {place}: is not a function")
-    function: Callable[[list[str]], Any] = found
-    return function
+        return load_function(place)
+    except NotAFunction as error:
+        raise EmbeddingsError(f"embeddings {place}: is not a function") from error
+    except EntryPointError as error:
+        raise EmbeddingsError(f"embeddings {place}: {error}") from error
 
 
 def probes(keys: Sequence[str]) -> list[str]:

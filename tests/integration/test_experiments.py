@@ -29,6 +29,7 @@ _MODEL = """
     concurrency: 20
     timeout_s: 20
     retry: {{calls: 1}}
+    breaker: {{failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}}
 """
 CATALOG = (
     "models:"

@@ -1,4 +1,4 @@
-"""The OpenAI provider against the fake one, over real sockets; and the fake by itself."""
+"""The OpenAI and Azure providers against the fake one, over sockets; and the fake by itself."""
 
 import asyncio
 import contextlib
@@ -20,15 +20,22 @@ import aiohttp
 import httpx
 import pytest
 
+from model_workers.providers.azure import Azure
+from model_workers.providers.base import Allowance
 from model_workers.providers.http import make_client
 from model_workers.providers.openai import OpenAI
 from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind, ProviderError
-from modelyard.messages import Request, Usage
+from modelyard.messages import Request, ToolCall, Usage
 from modelyard.testing import ANY, FakeProvider, Gate, Reply, text_digest
 
 K = FailureKind
 HELLO = Request.model_validate({"text": "Hello there"})
+CALLS = (
+    ToolCall.of("call_1", "get_weather", '{"city": "Rome"}'),
+    ToolCall.of("call_2", "get_time", "{}"),
+)
+TOKEN = "eyJ0eXAiOiJKV1QifQ.eyJhdWQiOiJ5YXJkIn0.c2lnbmF0dXJl"
 
 
 @pytest.fixture
@@ -39,13 +46,18 @@ def fake() -> Iterator[FakeProvider]:
 
 @contextlib.asynccontextmanager
 async def calling(base_url: str, **options: Any) -> AsyncIterator[OpenAI]:
-    endpoint = Endpoint(base_url=base_url, api_key=options.pop("api_key", None))
+    kind = options.pop("kind", OpenAI)
+    endpoint = Endpoint(
+        base_url=base_url,
+        api_key=options.pop("api_key", None),
+        api_version=options.pop("api_version", None),
+    )
     clock = options.pop("clock", time.time)
     max_answer_bytes = options.pop("max_answer_bytes", 1 << 20)
     options = {"timeout_s": 20.0, "concurrency": 20, **options}
     model = Model(name="small", provider="openai", endpoints=(endpoint,), **options)
     client = make_client(endpoint, timeout_s=model.timeout_s, concurrency=model.concurrency)
-    provider = OpenAI(model, endpoint, client, clock=clock, max_answer_bytes=max_answer_bytes)
+    provider = kind(model, endpoint, client, clock=clock, max_answer_bytes=max_answer_bytes)
     try:
         yield provider
     finally:
@@ -81,6 +93,23 @@ async def serving(handle: Handle) -> AsyncIterator[str]:
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         await asyncio.wait_for(idle.wait(), 10)
+
+
+ASKS: dict[str, Any] = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [
+        {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    ],
+}
+
+
+def parts(*content: Any, role: str = "user") -> list[dict[str, Any]]:
+    return [{"role": role, "content": list(content)}]
+
+
+def image(url: str, **fields: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **fields}}
 
 
 def free_port() -> int:
@@ -303,6 +332,187 @@ class TestProvider:
             assert (await provider.complete(HELLO)).text == "small answers: Hello there"
 
 
+class TestWholeAndStreamed:
+    """What is the same whether an answer comes in a piece or in many."""
+
+    @pytest.fixture(params=[False, True], ids=["whole", "streamed"])
+    def stream(self, request: pytest.FixtureRequest) -> bool:
+        return bool(request.param)
+
+    async def test_text_usage_and_limits(self, fake: FakeProvider, stream: bool) -> None:
+        usage = Usage(input_tokens=20, output_tokens=9, cached_input_tokens=12, reasoning_tokens=5)
+        headers = {
+            "x-ratelimit-limit-tokens": "1000",
+            "x-ratelimit-remaining-tokens": "980",
+            "x-ratelimit-reset-tokens": "1.2s",
+        }
+        text = "Salve, munde! 🌍\n" * 20
+        fake.script("small", [Reply(text=text, usage=usage, headers=headers, model="small-2026")])
+        async with calling(fake.base_url, stream=stream) as provider:
+            answer = await provider.complete(HELLO)
+        assert (answer.text, answer.usage, answer.finish_reason) == (text, usage, "stop")
+        assert answer.provider_model == "small-2026"
+        assert answer.allowance == Allowance(None, None, None, 1000, 980, 1.2)
+
+    @pytest.mark.parametrize("text", [None, "Let me look."])
+    async def test_tool_calls_and_their_results(
+        self, fake: FakeProvider, stream: bool, text: str | None
+    ) -> None:
+        fake.script("small", [Reply(text=text, tool_calls=CALLS), Reply(text="22 degrees.")])
+        tools = [{"type": "function", "function": {"name": call.function.name}} for call in CALLS]
+        async with calling(fake.base_url, stream=stream) as provider:
+            asked = HELLO.model_copy(update={"params": {"tools": tools}})
+            first = await provider.complete(asked)
+            assert (first.text, first.tool_calls) == (text or "", CALLS)
+            assert first.finish_reason == "tool_calls"
+            turns = [
+                {"role": "user", "content": "Hello there"},
+                {"role": "assistant", "content": first.text, "tool_calls": first.tool_calls},
+                {"role": "tool", "content": "22", "tool_call_id": "call_1"},
+                {"role": "tool", "content": "noon", "tool_call_id": "call_2"},
+            ]
+            then = Request.model_validate({"messages": turns, "params": {"tools": tools}})
+            assert (await provider.complete(then)).text == "22 degrees."
+
+    async def test_a_refusal(self, fake: FakeProvider, stream: bool) -> None:
+        fake.script("small", [Reply(refusal="I'd rather not.")])
+        async with calling(fake.base_url, stream=stream) as provider:
+            caught = await failure(provider)
+        assert caught.kind is K.REFUSED
+        assert "I'd rather not." in str(caught)
+
+    async def test_a_connection_lost_halfway(self, fake: FakeProvider, stream: bool) -> None:
+        fake.script("small", [Reply(close="half")])
+        async with calling(fake.base_url, stream=stream) as provider:
+            assert (await failure(provider)).kind is K.RETRYABLE
+
+    async def test_an_image(self, fake: FakeProvider, stream: bool) -> None:
+        parts = [
+            {"type": "text", "text": "What is this?"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+        ]
+        request = Request.model_validate({"messages": [{"role": "user", "content": parts}]})
+        async with calling(fake.base_url, stream=stream) as provider:
+            answer = await provider.complete(request)
+        assert answer.text == "small answers: What is this?"
+        assert fake.calls[0].digest == text_digest(request.text)
+
+    @pytest.mark.parametrize(
+        ("path", "api_version"),
+        [("", "2024-10-21"), ("", None), ("/openai/v1", "preview"), ("/openai", "2024-10-21")],
+    )
+    @pytest.mark.parametrize("key", ["0123456789abcdef", TOKEN])
+    async def test_azure(self, stream: bool, path: str, api_version: str | None, key: str) -> None:
+        with FakeProvider(models=["small"], api_key=key) as fake:
+            fake.script("small", [Reply(text="Salve", model="gpt-4o")])
+            options = {"kind": Azure, "api_version": api_version, "api_key": key}
+            async with calling(fake.azure_url + path, stream=stream, **options) as provider:
+                answer = await provider.complete(HELLO)
+        assert (answer.text, answer.provider_model) == ("Salve", "gpt-4o")
+        assert [(call.model, call.outcome) for call in fake.calls] == [("small", "answered")]
+
+
+class TestStream:
+    async def test_the_first_piece_comes_before_the_rest(self, fake: FakeProvider) -> None:
+        gate = Gate()
+        fake.script("small", [Reply(text="Salve", rest_gate=gate)])
+        body = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{fake.base_url}/chat/completions", json=body) as answer,
+        ):
+            first = await answer.content.readuntil(b"\n\n")
+            assert json.loads(first.removeprefix(b"data: "))["choices"][0]["delta"] == {
+                "role": "assistant",
+                "content": "",
+                "refusal": None,
+            }
+            assert fake.in_flight == 1
+            gate.open()
+            rest = await answer.content.read()
+        assert rest.endswith(b"data: [DONE]\n\n")
+        assert b'"usage"' not in rest, "nobody asked for it"
+
+    async def test_the_time_of_the_first_piece_is_told(self, fake: FakeProvider) -> None:
+        async with calling(fake.base_url, stream=True) as provider:
+            streamed = await provider.complete(HELLO)
+        async with calling(fake.base_url) as provider:
+            whole = await provider.complete(HELLO)
+        assert streamed == whole
+        assert streamed.first_token_s is not None
+        assert whole.first_token_s is None
+
+    async def test_an_error_in_the_middle_is_told_apart(self, fake: FakeProvider) -> None:
+        body = (
+            b'data: {"choices": [{"index": 0, "delta": {"content": "Sal"}}]}\n\n'
+            b'data: {"error": {"message": "no more", "type": "server_error", "code": null}}\n\n'
+        )
+        headers = {"content-type": "text/event-stream"}
+        fake.script("small", [Reply(body=body, headers=headers)])
+        async with calling(fake.base_url, stream=True) as provider:
+            caught = await failure(provider)
+        assert caught.kind is K.RETRYABLE
+        assert "no more" in str(caught)
+
+
+class TestFakeAzure:
+    """What Azure OpenAI turns down, with its own words."""
+
+    @pytest.mark.parametrize(
+        ("path", "headers", "status", "code"),
+        [
+            ("/openai/deployments/small/chat/completions", {}, 404, "404"),
+            ("/openai/deployments/small/chat/completions?api-version=1", {}, 400, "BadRequest"),
+            ("/openai/v1/chat/completions?api-version=2024-10-21", {}, 400, "BadRequest"),
+            ("/openai/deployments/small/completions?api-version=2024-10-21", {}, 404, "404"),
+            (
+                "/openai/deployments/big/chat/completions?api-version=2024-10-21",
+                {"api-key": "right"},
+                404,
+                "DeploymentNotFound",
+            ),
+            ("/openai/v1/chat/completions", {}, 401, "401"),
+            ("/openai/v1/chat/completions", {"api-key": "wrong"}, 401, "401"),
+            (
+                "/openai/deployments/small/chat/completions?api-version=2024-10-21",
+                {"authorization": "Bearer right"},
+                401,
+                "401",
+            ),
+        ],
+    )
+    def test_addresses_and_keys(
+        self, path: str, headers: dict[str, str], status: int, code: str
+    ) -> None:
+        body = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
+        with (
+            FakeProvider(models=["small"], api_key="right") as fake,
+            httpx.Client(base_url=fake.azure_url, trust_env=False) as http,
+        ):
+            answer = http.post(path, json=body, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+    def test_a_token_is_no_key(self) -> None:
+        body = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
+        with (
+            FakeProvider(api_key=TOKEN) as fake,
+            httpx.Client(base_url=fake.azure_url, trust_env=False) as http,
+        ):
+            answer = http.post("/openai/v1/chat/completions", json=body, headers={"api-key": TOKEN})
+        assert answer.status_code == 401
+
+    @pytest.mark.parametrize("version", ["2024-10-21", None])
+    @pytest.mark.parametrize("key", ["right", "wrong"])
+    async def test_its_errors_mean_what_they_mean_to_the_provider(
+        self, key: str, version: str | None
+    ) -> None:
+        with FakeProvider(models=["other"], api_key="right") as fake:
+            options: dict[str, Any] = {"kind": Azure, "api_key": key, "api_version": version}
+            async with calling(fake.azure_url, **options) as provider:
+                caught = await failure(provider)
+        assert (caught.kind, caught.status) == (K.DENIED, 404 if key == "right" else 401)
+
+
 class TestFake:
     """What the fake promises to those who test with it."""
 
@@ -370,6 +580,74 @@ class TestFake:
             ({"max_tokens": 1.5}, "invalid_type", "max_tokens"),
             ({"n": True}, "invalid_type", "n"),
             ({"stop": 7}, "invalid_type", "stop"),
+            ({"stream_options": {"include_usage": True}}, None, "stream_options"),
+            (
+                {"stream": True, "stream_options": {"usage": True}},
+                "unknown_parameter",
+                "stream_options.usage",
+            ),
+            (
+                {"stream": True, "stream_options": {"include_usage": 1}},
+                "invalid_type",
+                "stream_options.include_usage",
+            ),
+            ({"messages": parts()}, "empty_array", "messages[0].content"),
+            ({"messages": parts("hi")}, "invalid_type", "messages[0].content[0]"),
+            ({"messages": parts({})}, "missing_required_parameter", "messages[0].content[0].type"),
+            ({"messages": parts({"type": "pic"})}, "invalid_value", "messages[0].content[0].type"),
+            (
+                {"messages": parts({"type": "text"})},
+                "missing_required_parameter",
+                "messages[0].content[0].text",
+            ),
+            (
+                {"messages": parts({"type": "image_url", "image_url": "https://h/a.png"})},
+                "invalid_type",
+                "messages[0].content[0].image_url",
+            ),
+            (
+                {"messages": parts(image("file:///a.png"))},
+                "invalid_value",
+                "messages[0].content[0].image_url.url",
+            ),
+            (
+                {"messages": parts(image("https://h/a.png", detail="best"))},
+                "invalid_value",
+                "messages[0].content[0].image_url.detail",
+            ),
+            (
+                {"messages": parts(image("https://h/a.png"), role="system")},
+                "invalid_value",
+                "messages[0].content[0]",
+            ),
+            ({"messages": [ASKS]}, None, "messages[1].role"),
+            ({"messages": [ASKS, {"role": "user", "content": "?"}]}, None, "messages[1].role"),
+            (
+                {"messages": [{"role": "tool", "content": "7", "tool_call_id": "call_1"}]},
+                None,
+                "messages[0].role",
+            ),
+            (
+                {"messages": [{"role": "assistant", "tool_calls": []}]},
+                "empty_array",
+                "messages[0].tool_calls",
+            ),
+            (
+                {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]},
+                "missing_required_parameter",
+                "messages[0].tool_calls[0].type",
+            ),
+            (
+                {"tools": [{"type": "function", "function": {"name": "no spaces"}}]},
+                "invalid_value",
+                "tools[0].function.name",
+            ),
+            (
+                {"tools": [{"type": "function", "name": "flat"}]},
+                "missing_required_parameter",
+                "tools[0].function",
+            ),
+            ({"tool_choice": "auto"}, None, "tool_choice"),
         ],
         ids=str,
     )
@@ -391,15 +669,22 @@ class TestFake:
     def test_what_the_real_api_takes_is_taken(self, http: httpx.Client) -> None:
         messages = [
             {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
-            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
-            {"role": "tool", "content": "7", "tool_call_id": "1"},
-            {"role": "user", "content": "hi", "name": "ann"},
+            ASKS,
+            {"role": "tool", "content": "7", "tool_call_id": "call_1"},
+            {"role": "user", "content": [image("https://h/a.png"), {"type": "text", "text": "hi"}]},
         ]
         params = {"temperature": 0, "max_tokens": 5, "stop": ["x"], "user": "u", "seed": None}
         answer = self.ask(http, messages=messages, **params)
         assert answer.status_code == 200
         usage = answer.json()["usage"]
         assert usage == {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9}
+
+    def test_names_of_users_and_results_of_functions_are_taken(self, http: httpx.Client) -> None:
+        messages = [
+            {"role": "user", "content": "hi", "name": "ann"},
+            {"role": "assistant", "content": None, "function_call": {"name": "f"}},
+        ]
+        assert self.ask(http, messages=messages).status_code == 200
 
     def test_broken_json_and_unknown_addresses(self, http: httpx.Client) -> None:
         assert http.post("/chat/completions", content=b"{").status_code == 400
@@ -474,20 +759,25 @@ class TestFake:
             with httpx.Client(base_url=base_url, trust_env=False) as http:
                 cues = {
                     "model": "small",
-                    "replies": [{"status": 429, "headers": {"retry-after": "2"}}],
+                    "replies": [
+                        {"status": 429, "headers": {"retry-after": "2"}},
+                        {"tool_calls": [call.encode() for call in CALLS]},
+                    ],
                     "always": {"text": "hello", "usage": {"input_tokens": 5, "output_tokens": 6}},
                 }
                 control = base_url.removesuffix("/v1") + "/_fake"
                 assert http.post(f"{control}/script", json=cues).status_code == 200
                 assert http.post(f"{control}/script", json={"model": 1, "always": {"x": 1}})
-                limited, answered = self.ask(http), self.ask(http, metadata={"request_id": "r-9"})
+                limited, called = self.ask(http), self.ask(http)
+                answered = self.ask(http, metadata={"request_id": "r-9"})
                 report = http.get(f"{control}/calls").json()
             assert limited.headers["retry-after"] == "2"
+            assert called.json()["choices"][0]["finish_reason"] == "tool_calls"
             assert answered.json()["usage"]["completion_tokens"] == 6
-            assert [call["status"] for call in report["calls"]] == [429, 200]
+            assert [call["status"] for call in report["calls"]] == [429, 200, 200]
             lines = [json.loads(line) for line in log.read_text().splitlines()]
             assert lines == report["calls"]
-            assert lines[1]["request_id"] == "r-9"
+            assert lines[2]["request_id"] == "r-9"
             process.send_signal(signal.SIGTERM)
             assert process.wait(10) == 0
         finally:

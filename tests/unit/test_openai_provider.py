@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 from email.utils import formatdate
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -12,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_workers.providers.base import Allowance, Completion, Failure
 from model_workers.providers.clean import clean
 from model_workers.providers.http import environment_proxy, make_client, retry_after_s
-from model_workers.providers.openai import OpenAI, read_response
+from model_workers.providers.openai import OpenAI, encode_call, read_response
 from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind, ProviderError, SettingsError
-from modelyard.messages import Request, Usage
+from modelyard.messages import Request, ToolCall, Usage
 
 NOW = 1_800_000_000.0
 KEY = "sk-verysecret-0123456789"
@@ -199,6 +201,392 @@ class TestCall:
         assert "params" in str(caught)
 
 
+class TestTurns:
+    """What goes out is what https://platform.openai.com/docs/api-reference/chat/create shows."""
+
+    @pytest.mark.parametrize(
+        "turn",
+        [
+            {"role": "developer", "content": "Be kind."},
+            {"role": "user", "content": "hi", "name": "ann"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is this?"},
+                    {
+                        "type": "image_url",
+                        "image_url": {"url": "https://pictures.example/yard.jpg", "detail": "low"},
+                    },
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {
+                        "id": "call_abc123",
+                        "type": "function",
+                        "function": {"name": "get_weather", "arguments": '{"city":"Rome"}'},
+                    }
+                ],
+            },
+            {"role": "tool", "content": "22 °C", "tool_call_id": "call_abc123"},
+            {"role": "tool", "content": "", "tool_call_id": "call_abc123"},
+            {"role": "assistant", "content": ""},
+            {"role": "assistant", "content": "22 degrees."},
+        ],
+    )
+    def test_each_turn_goes_out_as_it_came(self, turn: dict[str, Any]) -> None:
+        before = {"role": "user", "content": "How warm is it in Rome?"}
+        request = Request.model_validate({"messages": [before, turn]})
+        assert json.loads(encode_call("m", request))["messages"] == [before, turn]
+
+    def test_tools_are_params(self) -> None:
+        tool = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
+        request = HELLO.model_copy(update={"params": {"tools": [tool], "tool_choice": "required"}})
+        body = json.loads(encode_call("m", request))
+        assert (body["tools"], body["tool_choice"]) == ([tool], "required")
+
+    def test_no_parts_are_an_empty_text(self) -> None:
+        turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": []}]
+        sent = json.loads(encode_call("m", Request.model_validate({"messages": turns})))
+        assert sent["messages"][1] == {"role": "assistant", "content": ""}
+
+
+def wanted(name: Any = "get_weather", arguments: Any = '{"city": "Rome"}', **call: Any) -> Any:
+    function = {"name": name, "arguments": arguments}
+    return {"id": "call_1", "type": "function", "function": function, **call}
+
+
+class TestToolCalls:
+    ROME = ToolCall.of("call_1", "get_weather", '{"city": "Rome"}')
+
+    @pytest.mark.parametrize("content", [None, "", "Let me look."])
+    async def test_they_are_an_answer_with_or_without_text(self, content: str | None) -> None:
+        body = completion(content=content, tool_calls=[wanted()], finish_reason="tool_calls")
+        answer = await answering(200, body).complete(HELLO)
+        assert (answer.text, answer.tool_calls) == (content or "", (self.ROME,))
+        assert answer.finish_reason == "tool_calls"
+
+    async def test_a_call_that_was_asked_for_by_name_is_one_too(self) -> None:
+        body = completion(content=None, tool_calls=[wanted()], finish_reason="stop")
+        assert (await answering(200, body).complete(HELLO)).finish_reason == "tool_calls"
+
+    async def test_whole_calls_of_an_answer_that_was_cut_are_kept_and_it_says_so(self) -> None:
+        body = completion(content=None, tool_calls=[wanted()], finish_reason="length")
+        answer = await answering(200, body).complete(HELLO)
+        assert (answer.tool_calls, answer.finish_reason) == ((self.ROME,), "length")
+
+    @pytest.mark.parametrize(
+        ("sent", "read"),
+        [
+            (wanted(arguments=""), ToolCall.of("call_1", "get_weather", "{}")),
+            (wanted(arguments=None), ToolCall.of("call_1", "get_weather", "{}")),
+            (wanted(arguments={"city": "Rome"}), ROME),
+            (wanted(type=None), ROME),
+            (wanted(id=""), ToolCall.of("call_0", "get_weather", '{"city": "Rome"}')),
+        ],
+    )
+    async def test_what_lean_servers_leave_out(self, sent: Any, read: ToolCall) -> None:
+        body = completion(content=None, tool_calls=[sent])
+        assert (await answering(200, body).complete(HELLO)).tool_calls == (read,)
+
+    @pytest.mark.parametrize(
+        "calls",
+        [
+            [{}],
+            [None],
+            "calls",
+            {"id": "call_1"},
+            [wanted(), {"id": "call_2", "type": "function"}],
+            [wanted(name="")],
+            [wanted(name=None)],
+            [wanted(arguments='{"city": "Ro')],
+            [wanted(arguments="[]")],
+            [wanted(arguments=7)],
+        ],
+        ids=str,
+    )
+    async def test_what_no_program_can_read_may_be_right_next_time(self, calls: Any) -> None:
+        caught = await failure(answering(200, completion(content="hm", tool_calls=calls)))
+        assert caught.kind is FailureKind.RETRYABLE
+        assert "tool_calls" in str(caught)
+
+    async def test_a_call_that_the_output_limit_cut_would_be_cut_again(self) -> None:
+        calls = [wanted(arguments='{"city": "Ro')]
+        body = completion(content=None, tool_calls=calls, finish_reason="length")
+        caught = await failure(answering(200, body))
+        assert caught.kind is FailureKind.PERMANENT
+        assert "max_tokens" in str(caught)
+
+    async def test_calls_of_custom_tools_are_not_carried(self) -> None:
+        call = {"id": "call_1", "type": "custom", "custom": {"name": "sh", "input": "ls"}}
+        caught = await failure(answering(200, completion(content=None, tool_calls=[call])))
+        assert caught.kind is FailureKind.PERMANENT
+        assert "custom" in str(caught)
+
+    async def test_lone_surrogates_do_not_travel(self) -> None:
+        body = completion(content=None, tool_calls=[wanted(arguments='{"a": "@@"}')])
+        raw = json.dumps(body).replace("@@", r"\ud83d").encode()
+        (call,) = (await answering(200, raw).complete(HELLO)).tool_calls
+        assert json.loads(call.function.arguments) == {"a": "\N{REPLACEMENT CHARACTER}"}
+
+
+USAGE_OF = {
+    "prompt_tokens": 2006,
+    "completion_tokens": 300,
+    "total_tokens": 2306,
+    "prompt_tokens_details": {"cached_tokens": 1920, "audio_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 256, "accepted_prediction_tokens": 0},
+}
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("usage", "expected"),
+        [
+            (
+                USAGE_OF,
+                Usage(
+                    input_tokens=2006,
+                    output_tokens=300,
+                    cached_input_tokens=1920,
+                    reasoning_tokens=256,
+                ),
+            ),
+            (
+                {**USAGE_OF, "prompt_tokens_details": None, "completion_tokens_details": []},
+                Usage(input_tokens=2006, output_tokens=300),
+            ),
+            (
+                {
+                    **USAGE_OF,
+                    "prompt_tokens_details": {"cached_tokens": "many"},
+                    "completion_tokens_details": {"reasoning_tokens": -5.5},
+                },
+                Usage(input_tokens=2006, output_tokens=300),
+            ),
+            (
+                {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}},
+                Usage(input_tokens=5, cached_input_tokens=5),
+            ),
+            (
+                # xAI: reasoning is beside the completion, not in it.
+                {
+                    "prompt_tokens": 31,
+                    "completion_tokens": 9,
+                    "total_tokens": 370,
+                    "completion_tokens_details": {"reasoning_tokens": 330},
+                },
+                Usage(input_tokens=31, output_tokens=339, reasoning_tokens=330),
+            ),
+        ],
+    )
+    async def test_its_parts_are_within_the_whole(self, usage: Any, expected: Usage) -> None:
+        body = {**completion(content="hi"), "usage": usage}
+        assert (await answering(200, body).complete(HELLO)).usage == expected
+
+
+class TestAllowance:
+    async def test_an_answer_carries_what_is_left(self) -> None:
+        headers = {
+            "x-ratelimit-limit-requests": "60",
+            "x-ratelimit-remaining-requests": "59",
+            "x-ratelimit-reset-requests": "1s",
+        }
+        answer = await answering(200, completion(content="hi"), headers).complete(HELLO)
+        assert answer.allowance == Allowance(60, 59, 1.0)
+
+    async def test_without_the_headers_there_is_none(self) -> None:
+        assert (await answering(200, completion(content="hi")).complete(HELLO)).allowance is None
+
+
+EVENTS = {"content-type": "text/event-stream"}
+
+
+def chunk(delta: Any = None, *, finish_reason: str | None = None, **fields: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta or {}, "logprobs": None, "finish_reason": finish_reason}
+    choice.update(fields.pop("choice", {}))
+    return {
+        "id": "chatcmpl-123",
+        "object": "chat.completion.chunk",
+        "created": 1694268190,
+        "model": "vendor/small-1-2026",
+        "choices": [choice],
+        "usage": None,
+        **fields,
+    }
+
+
+def events(*chunks: Any, done: bool = True) -> bytes:
+    parts = [each if isinstance(each, str) else json.dumps(each) for each in chunks]
+    return "".join(f"data: {part}\n\n" for part in [*parts, *["[DONE]"] * done]).encode()
+
+
+END = chunk(finish_reason="stop")
+COUNTED = chunk(choices=[], usage={"prompt_tokens": 11, "completion_tokens": 7})
+
+
+def streamed(*chunks: Any, done: bool = True) -> Completion | Failure:
+    return read_response(200, EVENTS, events(*chunks, done=done), "small", NOW)
+
+
+class TestStream:
+    async def test_it_is_asked_for_where_the_catalog_says_so(self) -> None:
+        def handler(call: httpx.Request) -> httpx.Response:
+            body = json.loads(call.content)
+            assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
+            whole = events(chunk({"role": "assistant", "content": "Salve"}), END, COUNTED)
+            return httpx.Response(200, content=whole, headers=EVENTS)
+
+        params = {"stream": False, "stream_options": {"include_usage": False}}
+        request = HELLO.model_copy(update={"params": params})
+        answer = await provider(handler, stream=True).complete(request)
+        assert (answer.text, answer.finish_reason) == ("Salve", "stop")
+        assert answer.usage == Usage(input_tokens=11, output_tokens=7)
+        assert answer.provider_model == "vendor/small-1-2026"
+        assert answer.first_token_s is not None
+
+    async def test_a_server_that_answers_in_a_piece_is_understood(self) -> None:
+        calls = provider(lambda _: httpx.Response(200, json=completion(content="ok")), stream=True)
+        assert (await calls.complete(HELLO)).text == "ok"
+
+    async def test_an_error_before_the_stream_is_one_as_ever(self) -> None:
+        calls = provider(lambda _: httpx.Response(429, json=error("slow")), stream=True)
+        assert (await failure(calls)).kind is FailureKind.LIMITED
+
+    def test_allowance_and_confidence_come_along(self) -> None:
+        half = {"content": [{"token": "a", "logprob": -0.6931471805599453}]}
+        body = events(
+            chunk({"content": "a"}, choice={"logprobs": half}),
+            chunk({"content": "b"}, choice={"logprobs": {"content": [{"logprob": 0}]}}),
+            END,
+        )
+        headers = {**EVENTS, "x-ratelimit-remaining-tokens": "5"}
+        answer = read_response(200, headers, body, "small", NOW)
+        assert isinstance(answer, Completion)
+        assert answer.allowance == Allowance(remaining_tokens=5)
+        assert answer.confidence == pytest.approx(0.5**0.5)
+
+    def test_tool_calls_are_joined_by_their_index(self) -> None:
+        def piece(index: int, arguments: str, **fields: Any) -> Any:
+            function = {"arguments": arguments, **fields.pop("function", {})}
+            return chunk({"tool_calls": [{"index": index, "function": function, **fields}]})
+
+        answer = streamed(
+            chunk({"role": "assistant", "content": None}),
+            piece(0, "", id="call_a", type="function", function={"name": "get_weather"}),
+            piece(0, '{"city":'),
+            piece(1, "", id="call_b", type="function", function={"name": "get_time"}),
+            piece(1, '{"zone": '),
+            piece(0, ' "Rome"}'),
+            piece(1, '"CET"}'),
+            chunk(finish_reason="tool_calls"),
+            COUNTED,
+        )
+        assert isinstance(answer, Completion)
+        assert answer.tool_calls == (
+            ToolCall.of("call_a", "get_weather", '{"city": "Rome"}'),
+            ToolCall.of("call_b", "get_time", '{"zone": "CET"}'),
+        )
+        assert (answer.text, answer.finish_reason) == ("", "tool_calls")
+
+    @pytest.mark.parametrize("place", [{}, {"index": 0}], ids=["no index", "always 0"])
+    def test_calls_that_are_not_numbered_are_told_by_their_ids(self, place: Any) -> None:
+        calls = [{**wanted(id=id), **place} for id in ("call_a", "call_b")]
+        answer = streamed(chunk({"tool_calls": calls}), END)
+        assert isinstance(answer, Completion)
+        assert [call.id for call in answer.tool_calls] == ["call_a", "call_b"]
+        assert {call.function.arguments for call in answer.tool_calls} == {'{"city": "Rome"}'}
+
+    @pytest.mark.parametrize(
+        ("chunks", "kind", "words"),
+        [
+            ([], FailureKind.RETRYABLE, "half an answer"),
+            ([chunk({"content": "Sal"})], FailureKind.RETRYABLE, "half an answer"),
+            ([chunk({"content": "Sal"}), "<html>"], FailureKind.RETRYABLE, "no chunk"),
+            ([chunk({"content": "Sal"}), "[1]"], FailureKind.RETRYABLE, "no chunk"),
+            ([chunk({"content": "Sal"}), "[" * 10_000], FailureKind.RETRYABLE, "no chunk"),
+            (
+                [chunk({"refusal": "I "}), chunk({"refusal": "can't"}), END],
+                FailureKind.REFUSED,
+                "I can't",
+            ),
+            ([chunk(finish_reason="content_filter")], FailureKind.REFUSED, "filtered"),
+            ([chunk(finish_reason="stop")], FailureKind.RETRYABLE, "no text"),
+            (
+                [chunk({"function_call": {"name": "f", "arguments": ""}}), END],
+                FailureKind.PERMANENT,
+                "send tools",
+            ),
+            ([chunk({"tool_calls": [None]}), END], FailureKind.RETRYABLE, "tool_calls[0]"),
+        ],
+    )
+    @pytest.mark.parametrize("done", [True, False])
+    def test_streams_without_an_answer(
+        self, chunks: list[Any], kind: FailureKind, words: str, done: bool
+    ) -> None:
+        outcome = streamed(*chunks, done=done)
+        assert isinstance(outcome, Failure)
+        assert (outcome.kind, outcome.status) == (kind, 200)
+        assert words in outcome.message
+
+    @pytest.mark.parametrize(
+        ("sent", "kind", "status"),
+        [
+            (error(None, "The server had an error", "server_error"), FailureKind.RETRYABLE, 502),
+            (error("rate_limit_exceeded", type="tokens"), FailureKind.LIMITED, 429),
+            (error("insufficient_quota"), FailureKind.DENIED, 429),
+            (error("context_length_exceeded"), FailureKind.TOO_LONG, 400),
+            (error("content_filter", type=""), FailureKind.REFUSED, 400),
+            ({"error": {"message": "no", "code": 503}}, FailureKind.RETRYABLE, 503),
+            ({"error": {"message": "no", "code": "429"}}, FailureKind.LIMITED, 429),
+            ({"error": "upstream"}, FailureKind.RETRYABLE, 502),
+            ({"object": "error", "message": "no", "code": 400}, FailureKind.PERMANENT, 400),
+            ({**chunk(finish_reason="error"), **error("x")}, FailureKind.PERMANENT, 400),
+        ],
+    )
+    def test_an_error_in_the_middle_counts_as_its_code(
+        self, sent: Any, kind: FailureKind, status: int
+    ) -> None:
+        outcome = streamed(chunk({"content": "Sal"}), sent)
+        assert isinstance(outcome, Failure)
+        assert (outcome.kind, outcome.status) == (kind, status)
+        assert "in the middle of the answer" in outcome.message
+
+    @pytest.mark.parametrize(
+        "data", ['{"message": "The tank is empty."}', "The tank is empty.", '"The tank is empty."']
+    )
+    def test_an_event_named_error_is_one_whatever_it_holds(self, data: str) -> None:
+        body = events(chunk({"content": "Sal"}), done=False)
+        body += f"event: error\ndata: {data}\n\n".encode() + events(END)
+        outcome = read_response(200, EVENTS, body, "small", NOW)
+        assert isinstance(outcome, Failure)
+        assert outcome.kind is FailureKind.RETRYABLE
+        assert "The tank is empty." in outcome.message
+
+    def test_other_choices_and_null_errors_are_passed_over(self) -> None:
+        answer = streamed(
+            chunk({"content": "Sal"}, error=None),
+            chunk({"content": "Ave"}, choice={"index": 1}),
+            chunk({"content": "ve"}, choice={"finish_reason": ""}),
+            END,
+        )
+        assert isinstance(answer, Completion)
+        assert answer.text == "Salve"
+
+    @given(st.text(min_size=1), st.lists(st.integers(0, 40)), st.booleans())
+    def test_how_it_is_cut_up_does_not_change_an_answer(
+        self, text: str, cuts: list[int], done: bool
+    ) -> None:
+        places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+        pieces = [chunk({"content": text[a:b]}) for a, b in pairwise(places)]
+        whole = json.dumps({**completion(content=text), "usage": COUNTED["usage"]}).encode()
+        assert streamed(*pieces, END, COUNTED, done=done) == read_response(
+            200, {}, whole, "small", NOW
+        )
+
+
 class TestAnswer:
     async def test_text_usage_model_and_finish_reason(self) -> None:
         answer = await answering(200, completion(content="Salve", finish_reason="length")).complete(
@@ -244,9 +632,19 @@ class TestAnswer:
             ),
             ({"content": "", "finish_reason": "length"}, FailureKind.PERMANENT, "max_tokens"),
             (
-                {"content": None, "tool_calls": [{}], "finish_reason": "tool_calls"},
+                {"content": None, "function_call": {"name": "f", "arguments": "{}"}},
                 FailureKind.PERMANENT,
-                "tool calls",
+                "send tools",
+            ),
+            (
+                {"content": "Wait.", "function_call": {"name": "f", "arguments": "{}"}},
+                FailureKind.PERMANENT,
+                "send tools",
+            ),
+            (
+                {"content": "", "tool_calls": [], "finish_reason": "tool_calls"},
+                FailureKind.RETRYABLE,
+                "has none",
             ),
             ({"content": None}, FailureKind.RETRYABLE, "no text"),
             ({}, FailureKind.RETRYABLE, "no text"),
@@ -478,6 +876,8 @@ JSON = st.recursive(
 KEYS = (
     *("choices", "message", "content", "refusal", "error", "code", "type"),
     *("usage", "prompt_tokens", "model", "finish_reason", "detail", "text"),
+    *("delta", "tool_calls", "function", "name", "arguments", "id", "index", "function_call"),
+    *("logprobs", "prompt_tokens_details", "cached_tokens", "innererror", "object"),
 )
 NEAR_JSON = st.recursive(
     JSON,
@@ -493,6 +893,10 @@ class TestLaws:
     def test_any_json_is_an_answer_or_a_failure(self, status: int, body: Any) -> None:
         outcome = read_response(status, {}, json.dumps(body).encode(), "small", NOW)
         assert outcome is not None
+
+    @given(st.lists(NEAR_JSON, max_size=4))
+    def test_any_events_are_an_answer_or_a_failure(self, chunks: list[Any]) -> None:
+        assert streamed(*map(json.dumps, chunks)) is not None
 
     @given(st.integers(200, 599), st.binary())
     def test_any_bytes_are_an_answer_or_a_failure(self, status: int, body: bytes) -> None:

@@ -1,0 +1,488 @@
+"""Where a call goes: `Balancer` knows the endpoints of all models that this worker calls."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+import redis
+
+from model_workers.endpoints import circuit as circuits
+from model_workers.endpoints.board import Heard, Load, Said, exchange
+from model_workers.endpoints.circuit import CLOSED, Circuit, Hold, Reason
+from model_workers.endpoints.gate import Ask, Gate, Granted
+from model_workers.endpoints.order import View, order
+from model_workers.endpoints.quota import Scope
+from model_workers.lines import Line, Lines
+from model_workers.providers.base import Completion
+from modelyard.catalog import Catalog, Model
+from modelyard.errors import ProviderError
+from modelyard.messages import Lane, Request
+from modelyard.tokens import estimate_tokens
+
+logger = logging.getLogger("modelyard.endpoints")
+
+SHARE_S: Final = 1.0
+"""How often the workers tell each other how their endpoints do."""
+
+IDLE_S: Final = 60.0
+"""After so long without a call a worker has nothing to tell."""
+
+PROBE_WAIT_S: Final = 0.2
+"""How long a call waits for a probe of another to come to its end."""
+
+PATIENCE_S: Final = 5.0
+"""For so long a call waits for quota in the worker, in the order in which calls came; for longer
+ones it goes back to its queue."""
+
+BATCH_PATIENCE_S: Final = 1.0
+"""The batch lane does not get in line so far ahead of the interactive one."""
+
+MINUTE_S: Final = 60.0
+SMOOTHING: Final = 0.2
+"""The weight of the newest answer in the mean of their times."""
+
+
+@dataclass(eq=False, slots=True)
+class Post:
+    """An endpoint as this worker sees it."""
+
+    line: Line
+    scopes: tuple[Scope, ...]
+    circuit: Circuit = CLOSED
+    known: bool = False
+    """Whether the others were told that it is left alone."""
+    probes: int = 0
+    in_flight: int = 0
+    latency_s: float = 0.0
+    latency_at: float = 0.0
+    used: float = 0.0
+    used_at: float = 0.0
+    elsewhere: tuple[Load, ...] = ()
+
+    def load(self, now: float) -> Load:
+        """Return what the others are told."""
+        return Load(self.in_flight, self.latency_s, self.latency_at, self.used_by(now))
+
+    def used_by(self, now: float) -> float:
+        """Return about how many calls it had from here in the last minute."""
+        return self.used * max(0.0, 1.0 - max(0.0, now - self.used_at) / MINUTE_S)
+
+    def count(self, now: float) -> None:
+        """Note a call."""
+        self.used, self.used_at = self.used_by(now) + 1.0, now
+
+
+@dataclass(eq=False, slots=True)
+class Desk:
+    """A model and its endpoints. `scopes`: the limits of the model itself."""
+
+    model: Model
+    posts: list[Post]
+    scopes: tuple[Scope, ...]
+    called_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Place:
+    """Where one call goes. Whoever has it tells `Balancer.ended` how it ended."""
+
+    desk: Desk
+    post: Post
+    scopes: Sequence[Scope]
+    tokens: int
+    batch: bool
+    probing: bool
+    started_at: float = 0.0
+    over: bool = field(default=False)
+
+
+class Balancer:
+    """Picks the endpoint of each call. Lives on one event loop.
+
+    `connect` opens connections to Redis; without it this worker goes by what it sees itself, and
+    keeps quotas alone. `region` is where this worker is.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], redis.Redis] | None = None,
+        *,
+        process: str = "alone",
+        region: str = "",
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._lines = Lines()
+        self._desks: dict[str, Desk] = {}
+        self._connect = connect
+        self._client: redis.Redis | None = None
+        self._process = process
+        self._region = region
+        self._draw = draw
+        self._ahead_s = 0.0
+        self._gate = Gate(connect, process) if connect is not None else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="endpoints")
+        self._sharing: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._silent = False
+        self._began = time.time()
+
+    def now(self) -> float:
+        """Return the time in seconds since the epoch, by the Redis server's clock."""
+        return time.time() + self._ahead_s
+
+    # -- before a call
+
+    async def place(
+        self, catalog: Catalog, model: Model, request: Request, *, avoid: str = ""
+    ) -> Place | Hold:
+        """Return where a call of `request` goes, or for how long none goes anywhere.
+
+        `avoid` is the label of the endpoint that failed it last: another one comes before it.
+        """
+        desk = self._desk(catalog, model)
+        now = self.now()
+        desk.called_at = now
+        self._share()
+        able = [post for post in desk.posts if fits(post, request)]
+        if not able:
+            region = request.limits.region
+            return Hold(0.0, Reason.DENIED, f"no endpoint of {model.name} is in region {region!r}")
+        well = [post for post in able if usable(post, model, now)]
+        if not well:
+            return hold(able, model, now)
+        if len(well) > 1:
+            well = self._ordered(well, model, request, avoid, now)
+        return await self._take(catalog, desk, well, request)
+
+    def elsewhere(self, catalog: Catalog, model: Model, request: Request, label: str) -> bool:
+        """Return whether another endpoint than `label` can take a call at once."""
+        now = self.now()
+        return any(
+            post.line.label != label and fits(post, request) and usable(post, model, now)
+            for post in self._desk(catalog, model).posts
+        )
+
+    def _ordered(
+        self, posts: list[Post], model: Model, request: Request, avoid: str, now: float
+    ) -> list[Post]:
+        metadata = request.metadata
+        sticky = metadata.get("session") or metadata.get("user") or ""
+        views = [view(post, now) for post in posts]
+        ranks = order(
+            views,
+            model.balance,
+            sticky=f"{metadata.get('tenant', '')}\0{sticky}" if sticky else "",
+            region=self._region,
+            draws=[self._draw() for _ in posts],
+        )
+        ordered = [posts[at] for at in ranks]
+        # What failed this very request comes last, and a probe before what is known to be well:
+        # a request that has elsewhere to go can try it.
+        return sorted(ordered, key=lambda post: (post.line.label == avoid, post.circuit.is_closed))
+
+    async def _take(
+        self, catalog: Catalog, desk: Desk, well: list[Post], request: Request
+    ) -> Place | Hold:
+        batch = request.lane is Lane.BATCH
+        common = (*desk.scopes, *tenant_scopes(catalog, request))
+        limited = bool(common) or any(post.scopes for post in well)
+        if not limited or self._gate is None:
+            return self._placed(desk, well[0], (), 0, batch)
+        candidates = [(*common, *post.scopes) for post in well]
+        tokens = 0
+        if any(scope.tokens for scopes in candidates for scope in scopes):
+            tokens = expected_tokens(desk.model, request)
+        patience_s = BATCH_PATIENCE_S if batch else PATIENCE_S
+        answer = await self._gate.take(Ask(tokens, batch, patience_s, candidates))
+        if not isinstance(answer, Granted):
+            return Hold(answer.wait_s, None, f"{desk.model.name} is at its limit")
+        scopes = candidates[answer.candidate]
+        place = self._placed(desk, well[answer.candidate], scopes, tokens, batch)
+        if answer.delay_s:
+            try:
+                await asyncio.sleep(answer.delay_s)
+            except asyncio.CancelledError:
+                self.given_up(place)
+                raise
+            place.started_at = self.now()
+        return place
+
+    def _placed(
+        self, desk: Desk, post: Post, scopes: Sequence[Scope], tokens: int, batch: bool
+    ) -> Place:
+        now = self.now()
+        probing = not post.circuit.is_closed
+        post.probes += probing
+        post.in_flight += 1
+        post.count(now)
+        return Place(desk, post, scopes, tokens, batch, probing, now)
+
+    # -- after it
+
+    def ended(
+        self, place: Place, completion: Completion | None, error: ProviderError | None
+    ) -> None:
+        """Note how a call ended: with a completion, an error, or neither, if it was given up."""
+        if place.over:
+            return
+        place.over = True
+        post, breaker = place.post, place.desk.model.breaker
+        post.in_flight -= 1
+        post.probes -= place.probing
+        now = self.now()
+        before = post.circuit
+        if completion is not None:
+            took_s = max(0.0, now - place.started_at)
+            known = post.latency_s
+            post.latency_s = known + SMOOTHING * (took_s - known) if known else took_s
+            post.latency_at = now
+            post.circuit = circuits.answered(before, breaker, place.started_at, now)
+            self._allowed(post, completion, now)
+        elif error is not None:
+            post.circuit = circuits.failed(
+                before,
+                breaker,
+                error.kind,
+                started_at=place.started_at,
+                now=now,
+                draw=self._draw(),
+                retry_after_s=error.retry_after_s,
+            )
+        self._tell(place.desk, post, before)
+        if place.scopes and self._gate is not None:
+            used = completion.usage if completion is not None else None
+            tokens = used.input_tokens + used.output_tokens if used is not None else 0
+            if used is not None and not tokens:
+                tokens = place.tokens  # it did not say
+            self._gate.give(place.scopes, tokens - place.tokens, batch=place.batch)
+
+    def given_up(self, place: Place) -> None:
+        """Note that a call was not made, or not awaited."""
+        self.ended(place, None, None)
+
+    def _allowed(self, post: Post, completion: Completion, now: float) -> None:
+        """Leave an endpoint alone that says that nothing is left of its limit."""
+        said = completion.allowance
+        if said is None:
+            return
+        resets = [
+            reset
+            for left, reset in (
+                (said.remaining_requests, said.reset_requests_s),
+                (said.remaining_tokens, said.reset_tokens_s),
+            )
+            if left is not None and left < 1 and reset
+        ]
+        if resets:
+            wait_s = min(max(resets), circuits.LONGEST_LIMITED_S)
+            post.circuit = circuits.opened(post.circuit, Reason.LIMITED, wait_s, now)
+
+    def _tell(self, desk: Desk, post: Post, before: Circuit) -> None:
+        after = post.circuit
+        if after.is_closed == before.is_closed and after.until == before.until:
+            return
+        self._news.set()
+        name = f"{desk.model.name} at {post.line.label}"
+        if after.is_closed:
+            logger.warning("%s answers again", name)
+        elif after.why is Reason.DENIED and before.why is not Reason.DENIED:
+            logger.error("%s denies our calls: its key, bill, access or name needs a person", name)
+        elif before.is_closed:
+            wait_s = after.until - after.since
+            logger.warning("%s is left alone for %.1f s: it is %s", name, wait_s, after.why)
+
+    # -- the others
+
+    def _share(self) -> None:
+        if self._connect is None or (self._sharing is not None and not self._sharing.done()):
+            return
+        self._sharing = asyncio.get_running_loop().create_task(self._keep_sharing())
+
+    async def _keep_sharing(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            said = self._said(self.now())
+            if not said:
+                return
+            self._news.clear()
+            try:
+                now, heard = await loop.run_in_executor(self._thread, self._exchange, said)
+            except (redis.RedisError, OSError) as error:
+                if not self._silent:
+                    logger.warning("nothing is heard of the other workers' endpoints: %s", error)
+                self._silent = True
+            else:
+                self._silent = False
+                self._ahead_s = now - time.time()
+                for model, told in said.items():
+                    self._told(self._desks[model], told)
+                for model, what in heard.items():
+                    self._heard(self._desks[model], what)
+            try:
+                await asyncio.wait_for(self._news.wait(), SHARE_S)
+                # News of many calls that fail together goes once.
+                await asyncio.sleep(SHARE_S / 20)
+            except TimeoutError:
+                pass
+
+    def _said(self, now: float) -> dict[str, Said]:
+        said = {}
+        for name, desk in self._desks.items():
+            posts = [post for post in desk.posts if post.line.endpoint is not None]
+            if not posts or desk.called_at < now - IDLE_S:
+                continue
+            said[name] = Said(
+                {post.line.label: post.load(now) for post in posts},
+                {post.line.label: post.circuit for post in posts if not post.circuit.is_closed},
+                [post.line.label for post in posts if post.circuit.is_closed and post.known],
+            )
+        return said
+
+    def _exchange(self, said: dict[str, Said]) -> tuple[float, dict[str, Heard]]:
+        assert self._connect is not None
+        if self._client is None:
+            self._client = self._connect()
+        return exchange(self._client, self._process, said)
+
+    def _told(self, desk: Desk, said: Said) -> None:
+        for post in desk.posts:
+            label = post.line.label
+            if label in said.closed and post.circuit.is_closed:
+                post.known = False
+
+    def _heard(self, desk: Desk, heard: Heard) -> None:
+        for post in desk.posts:
+            label = post.line.label
+            post.elsewhere = tuple(loads[label] for loads in heard.loads if label in loads)
+            theirs = heard.circuits.get(label)
+            if theirs is not None and self._is_old_news(theirs):
+                continue
+            if theirs is not None:
+                if theirs.until > post.circuit.until and (
+                    not post.circuit.is_closed or theirs.since > post.circuit.at
+                ):
+                    post.circuit = theirs
+                post.known = True
+            elif post.known and not post.circuit.is_closed:
+                post.circuit = Circuit(at=self.now())  # another worker's probe was answered
+                post.known = False
+        if self._gate is not None:
+            self._gate.alone.workers = 1 + len(heard.loads)
+
+    def _is_old_news(self, theirs: Circuit) -> bool:
+        """Whether a denial is from before this worker: it may have been started with a new key."""
+        return theirs.why is Reason.DENIED and theirs.since < self._began
+
+    # -- models
+
+    def _desk(self, catalog: Catalog, model: Model) -> Desk:
+        desk = self._desks.get(model.name)
+        if desk is None or desk.model is not model:
+            posts = [
+                Post(line, endpoint_scopes(catalog, model, line))
+                for line in self._lines.connect(model)
+            ]
+            own = () if model.quota.is_none else (Scope.of(f"model:{model.name}", model.quota),)
+            desk = self._desks[model.name] = Desk(model, posts, own)
+        return desk
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._sharing is not None:
+            self._sharing.cancel()
+        if self._gate is not None:
+            await self._gate.aclose()
+        await self._lines.aclose()
+        self._desks.clear()
+        self._thread.shutdown(wait=False)
+        if self._client is not None:
+            self._client.close()
+
+
+def fits(post: Post, request: Request) -> bool:
+    """Return whether the request may be sent there: where it has to stay in a region."""
+    asked = request.limits.region
+    endpoint = post.line.endpoint
+    return asked is None or endpoint is None or endpoint.region in (None, asked)
+
+
+def usable(post: Post, model: Model, now: float) -> bool:
+    """Return whether a call may go there now, if need be as a probe."""
+    circuit = post.circuit
+    if circuit.is_closed:
+        return True
+    return not circuit.is_open(now) and post.probes < model.breaker.probes
+
+
+def hold(posts: Sequence[Post], model: Model, now: float) -> Hold:
+    """Return for how long none of these endpoints takes a call: the first that may again counts."""
+    first = min(posts, key=lambda post: max(post.circuit.until, now))
+    why = first.circuit.why
+    # The mildest reason: one endpoint that is at its limit will answer.
+    if any(post.circuit.why is not Reason.DENIED for post in posts) and why is Reason.DENIED:
+        why = Reason.FAILING
+    wait_s = max(PROBE_WAIT_S, first.circuit.until - now)
+    words = {
+        Reason.FAILING: "fails",
+        Reason.LIMITED: "is at its limit",
+        Reason.DENIED: "denies our calls",
+    }
+    every = "its endpoint" if len(posts) == 1 else f"each of its {len(posts)} endpoints"
+    return Hold(wait_s, why, f"{every} {words[why]}, next try in {wait_s:.1f} s")
+
+
+def view(post: Post, now: float) -> View:
+    """Return the endpoint as all workers together see it."""
+    endpoint = post.line.endpoint
+    assert endpoint is not None
+    loads = (post.load(now), *post.elsewhere)
+    answered = [load for load in loads if load.latency_s]
+    newest = max((load.latency_at for load in answered), default=now)
+    mean_s = sum(load.latency_s for load in answered) / len(answered) if answered else 0.0
+    used = sum(load.used for load in loads)
+    most = endpoint.quota.requests_per_min
+    return View(
+        endpoint,
+        sum(load.in_flight for load in loads),
+        mean_s,
+        max(0.0, now - newest),
+        used / most if most else used,
+    )
+
+
+def endpoint_scopes(catalog: Catalog, model: Model, line: Line) -> tuple[Scope, ...]:
+    """Return the limits that calls of one endpoint are under: its own, and its key's."""
+    endpoint = line.endpoint
+    if endpoint is None:
+        return ()
+    limits = {f"endpoint:{model.name}/{line.label}": endpoint.quota}
+    if endpoint.key_name in catalog.quotas.keys:
+        limits[f"key:{endpoint.key_name}"] = catalog.quotas.keys[endpoint.key_name]
+    return tuple(Scope.of(key, quota) for key, quota in limits.items() if not quota.is_none)
+
+
+def tenant_scopes(catalog: Catalog, request: Request) -> tuple[Scope, ...]:
+    """Return the limits of whose request it is."""
+    quotas = catalog.quotas.tenants
+    tenant = request.metadata.get("tenant")
+    if not quotas or tenant is None:
+        return ()
+    quota = quotas.get(tenant) or quotas.get("*")
+    if quota is None or quota.is_none:
+        return ()
+    return (Scope.of(f"tenant:{tenant}", quota),)
+
+
+def expected_tokens(model: Model, request: Request) -> int:
+    """Return about how many tokens a call takes, input and output, as providers reserve them."""
+    asked = [
+        value
+        for name in ("max_tokens", "max_completion_tokens")
+        if isinstance(value := request.params.get(name), int) and value > 0
+    ]
+    return estimate_tokens(request.text) + min([*asked, model.max_output_tokens])

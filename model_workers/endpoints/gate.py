@@ -1,0 +1,310 @@
+"""Taking quota: what all workers share, in one round trip for all that is asked for at a time.
+
+What is asked while a round trip is under way goes with the next one, and so does what calls turned
+out to have taken. While Redis is slow or away, each worker keeps to its part of the quota by
+itself: calls go on, and what that takes too much is a few 429s.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import redis
+
+from model_workers.endpoints.quota import Scope, admit
+from modelyard.names import QUOTA_KEY_PREFIX, QUOTA_PROCESSES_KEY
+from modelyard.scripts import Script
+
+logger = logging.getLogger("modelyard.endpoints")
+
+TAKE: Final = Script("take_quota")
+
+SLOW_S: Final = 0.25
+"""A Redis that takes longer is not waited for."""
+
+AWAY_S: Final = 1.0
+"""For how long it is not asked again after that."""
+
+GONE_S: Final = 10.0
+"""After so long without a word a process is taken to be gone, and its calls with it."""
+
+KEEP_S: Final = 3600
+"""For how long a meter is kept that nobody asks."""
+
+GIVE_DELAY_S: Final = 0.05
+"""How long a correction waits for a take to go along with."""
+
+AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one call needs: about so many tokens, and for each endpoint that may take it the limits
+    that it is under, in the order in which they are tried. It would wait for `patience_s`.
+    """
+
+    tokens: int
+    batch: bool
+    patience_s: float
+    candidates: Sequence[Sequence[Scope]]
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The call may be made at the candidate of this position, in so many seconds."""
+
+    candidate: int
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """There is no room at any; ask again in so many seconds."""
+
+    wait_s: float
+
+
+Answer = Granted | Refused
+
+
+@dataclass(slots=True)
+class Pending:
+    """An ask that waits for its round trip."""
+
+    ask: Ask
+    future: "asyncio.Future[Answer]"
+
+
+@dataclass(slots=True)
+class Alone:
+    """What this worker keeps to by itself: its part of each quota."""
+
+    workers: int = 1
+    arrivals: dict[str, list[float]] = field(default_factory=dict)
+
+    def take(self, ask: Ask, in_flight: dict[str, int], now: float) -> Answer:
+        """Return what this worker may do without having asked the others."""
+        least = ask.patience_s + 1.0
+        for at, scopes in enumerate(ask.candidates):
+            delays, then = [0.0], []
+            for scope in scopes:
+                most = scope.concurrency
+                if most is not None and in_flight.get(scope.key, 0) >= max(1, most // self.workers):
+                    delays.append(ask.patience_s + SLOW_S)
+                arrivals = self.arrivals.setdefault(scope.key, [0.0, 0.0])
+                for kind, meter in enumerate((scope.requests, scope.tokens)):
+                    if meter is None:
+                        continue
+                    share = (1.0 - scope.interactive_share) if ask.batch else 1.0
+                    mine = meter.share(share / self.workers)
+                    amount = ask.tokens if kind else 1
+                    delay, arrival = admit(arrivals[kind], mine, amount, now)
+                    delays.append(delay)
+                    then.append((arrivals, kind, arrival))
+            least = min(least, max(delays))
+            if max(delays) <= ask.patience_s:
+                for arrivals, kind, arrival in then:
+                    arrivals[kind] = arrival
+                return Granted(at, max(delays))
+        return Refused(max(0.05, least))
+
+
+class Gate:
+    """Takes quota for the calls of one process. Lives on one event loop.
+
+    `connect` opens the connection to Redis that it uses, in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], redis.Redis],
+        process: str,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._connect = connect
+        self._client: redis.Redis | None = None
+        self._process = process
+        self._clock = clock
+        self._pending: list[Pending] = []
+        self._corrections: list[tuple[Scope, int, bool]] = []
+        self._in_flight: dict[str, int] = {}
+        self._touched: dict[str, Scope] = {}
+        self._flushing: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._away_until = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="quota")
+        self.alone = Alone()
+
+    async def take(self, ask: Ask) -> Answer:
+        """Return whether and where the call may be made. What is granted has to be given back."""
+        if time.monotonic() < self._away_until:
+            return self._alone(ask)
+        pending = Pending(ask, asyncio.get_running_loop().create_future())
+        self._pending.append(pending)
+        self._flush()
+        try:
+            await asyncio.wait([pending.future], timeout=SLOW_S)
+            if pending.future.done():
+                return pending.future.result()
+            self._is_away(f"no answer within {SLOW_S:g} s")
+        except redis.RedisError as error:
+            self._is_away(str(error))
+        except asyncio.CancelledError:
+            self._give_up(pending)
+            raise
+        self._give_up(pending)
+        return self._alone(ask)
+
+    def _give_up(self, pending: Pending) -> None:
+        """Nobody waits for it any more: what it is granted counts for nothing."""
+        if pending in self._pending:
+            self._pending.remove(pending)
+        if not pending.future.done():
+            pending.future.cancel()
+        elif not pending.future.cancelled() and pending.future.exception() is None:
+            answer = pending.future.result()
+            if isinstance(answer, Granted):
+                ask = pending.ask
+                self.give(ask.candidates[answer.candidate], -ask.tokens, batch=ask.batch)
+
+    def _alone(self, ask: Ask) -> Answer:
+        answer = self.alone.take(ask, self._in_flight, self._clock())
+        self._count(ask, answer)
+        return answer
+
+    def _count(self, ask: Ask, answer: Answer) -> None:
+        if isinstance(answer, Granted):
+            for scope in ask.candidates[answer.candidate]:
+                self._in_flight[scope.key] = self._in_flight.get(scope.key, 0) + 1
+
+    def give(self, scopes: Sequence[Scope], tokens: int, *, batch: bool) -> None:
+        """Say that a call has ended that took `tokens` more than it was granted, or fewer."""
+        for scope in scopes:
+            self._in_flight[scope.key] = max(0, self._in_flight.get(scope.key, 0) - 1)
+            if scope.tokens is not None and tokens:
+                self._corrections.append((scope, tokens, batch))
+            if scope.concurrency is not None:
+                self._touched[scope.key] = scope
+        if self._later is None and (self._corrections or self._touched):
+            self._later = asyncio.get_running_loop().call_later(GIVE_DELAY_S, self._flush)
+
+    async def aclose(self) -> None:
+        """Say what is left to say, and close the connection."""
+        if self._later is not None:
+            self._later.cancel()
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing], timeout=SLOW_S)
+        if self._corrections or self._touched:
+            self._flush()
+            if self._flushing is not None:
+                await asyncio.wait([self._flushing], timeout=SLOW_S)
+        client, self._client = self._client, None
+        self._thread.shutdown(wait=False)
+        if client is not None:
+            client.close()
+
+    def _is_away(self, why: str) -> None:
+        if time.monotonic() >= self._away_until:
+            logger.warning("quota is kept by each worker alone for a while: Redis: %s", why)
+        self._away_until = time.monotonic() + AWAY_S
+
+    def _flush(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.get_running_loop().create_task(self._round())
+
+    async def _round(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._pending or self._corrections or self._touched:
+            some, self._pending = self._pending[:AT_ONCE], self._pending[AT_ONCE:]
+            corrections, self._corrections = self._corrections, []
+            touched, self._touched = self._touched, {}
+            keys, args = script(
+                self._process,
+                [each.ask for each in some],
+                corrections,
+                list(touched.values()),
+                self._in_flight,
+            )
+            try:
+                said = await loop.run_in_executor(self._thread, self._run, keys, args)
+            except (redis.RedisError, OSError) as error:
+                # The counts of calls are absolute: the next round says them.
+                self._corrections = corrections + self._corrections[-AT_ONCE:]
+                self._touched = touched | self._touched
+                self._fail(some, error)
+                self._is_away(str(error))
+                return
+            for pending, answer in zip(some, answers(said), strict=True):
+                if not pending.future.done():
+                    # Before the next round tells how many calls there are.
+                    self._count(pending.ask, answer)
+                    pending.future.set_result(answer)
+
+    def _fail(self, some: Sequence[Pending], error: Exception) -> None:
+        for pending in (*some, *self._pending):
+            if not pending.future.done():
+                pending.future.set_exception(redis.ConnectionError(str(error)))
+        self._pending = []
+
+    def _run(self, keys: list[str], args: list[Any]) -> list[int]:
+        if self._client is None:
+            self._client = self._connect()
+        said: list[int] = TAKE(self._client, keys, args)
+        return said
+
+
+def script(
+    process: str,
+    asks: Sequence[Ask],
+    corrections: Sequence[tuple[Scope, int, bool]],
+    touched: Sequence[Scope],
+    in_flight: dict[str, int],
+    now: float | None = None,
+) -> tuple[list[str], list[Any]]:
+    """Return the keys and arguments of the script `take_quota`."""
+    numbers: dict[str, int] = {}
+    scopes: list[Scope] = []
+
+    def number(scope: Scope) -> int:
+        if scope.key not in numbers:
+            scopes.append(scope)
+            numbers[scope.key] = len(scopes)
+        return numbers[scope.key]
+
+    for scope in touched:
+        number(scope)
+    said: list[Any] = [len(corrections)]
+    for scope, tokens, batch in corrections:
+        said += [number(scope), tokens, int(batch)]
+    for ask in asks:
+        said += [ask.tokens, int(ask.batch), f"{ask.patience_s:.3f}", len(ask.candidates)]
+        for candidate in ask.candidates:
+            said += [len(candidate), *map(number, candidate)]
+    told: list[Any] = [
+        *("" if now is None else now, process, GONE_S, KEEP_S, len(scopes)),
+    ]
+    for scope in scopes:
+        for meter in (scope.requests, scope.tokens):
+            told += [meter.interval_s, meter.burst] if meter else [0, 0]
+        told += [scope.concurrency or 0, 1.0 - scope.interactive_share]
+        told.append(in_flight.get(scope.key, 0))
+    keys = [QUOTA_PROCESSES_KEY]
+    for scope in scopes:
+        keys += [f"{QUOTA_KEY_PREFIX}{scope.key}", f"{QUOTA_KEY_PREFIX}{scope.key}:calls"]
+    return keys, told + said
+
+
+def answers(said: Sequence[int]) -> list[Answer]:
+    """Return what the script said to each ask."""
+    return [
+        Granted(chosen - 1, ms / 1000) if chosen else Refused(ms / 1000)
+        for chosen, ms in zip(said[::2], said[1::2], strict=True)
+    ]

@@ -1,0 +1,195 @@
+"""The body of a call of Anthropic's Messages API. The table of parameters is in `anthropic`."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from model_workers.providers.params import EFFORTS, Params, put, write_json
+from model_workers.providers.tools import Choice, Function, read_choice, read_tools
+from model_workers.providers.turns import (
+    Bytes,
+    Turn,
+    image,
+    said,
+    system_texts,
+    tool_id,
+    tool_input,
+    tool_name,
+    turns,
+)
+from modelyard.catalog import Model
+from modelyard.messages import Message, Request
+
+PROVIDER: Final = "Anthropic"
+
+NATIVE: Final = (
+    "cache_control",
+    "container",
+    "inference_geo",
+    "metadata",
+    "output_config",
+    "stop_sequences",
+    "thinking",
+    "top_k",
+)
+"""Parameters of the Messages API that are passed on as they are."""
+
+_TIERS: Final[Mapping[str, str]] = {
+    "auto": "auto",
+    "default": "standard_only",
+    "standard_only": "standard_only",
+}
+_ADVICE: Final[Mapping[str, str]] = {
+    "system": "give it as a system turn",
+    "anthropic_version": "give the endpoint an api_version",
+    "prompt_cache_key": "use cache_control",
+}
+
+
+def encode_call(model: Model, request: Request) -> bytes:
+    """Return the body of a call. Raises `Unsupported`, and `TypeError` or `ValueError` for what
+    JSON can't hold."""
+    params = Params(PROVIDER, request.params)
+    body: dict[str, Any] = {
+        "model": model.provider_model,
+        "max_tokens": params.output_limit() or model.max_output_tokens,
+        "messages": _messages(turns(PROVIDER, request.messages)),
+        **params.native(*NATIVE),
+    }
+    if system := system_texts(PROVIDER, request.messages):
+        body["system"] = [{"type": "text", "text": text} for text in system]
+    put(params, body, ("temperature",), params.number("temperature", 0, 1), "temperature")
+    put(params, body, ("top_p",), params.number("top_p", 0, 1), "top_p")
+    put(params, body, ("stop_sequences",), params.stop() or None, "stop")
+    _put_user(params, body)
+    _put_schema(params, body)
+    _put_effort(params, body)
+    _put_tier(params, body)
+    _put_tools(params, body)
+    params.end(_ADVICE)
+    if model.stream:
+        body["stream"] = True
+    return write_json(body).encode()
+
+
+def _messages(found: list[Turn]) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = [
+        {"role": turn.role, "content": [block for each in turn.messages for block in _blocks(each)]}
+        for turn in found
+    ]
+    last = messages[-1]
+    if last["role"] == "assistant" and last["content"][-1]["type"] == "text":
+        # An assistant's last turn is continued, and one that ends with a blank is refused.
+        last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
+    return messages
+
+
+def _blocks(message: Message) -> list[dict[str, Any]]:
+    content = [{"type": "text", "text": text} for text in said(message)]
+    if message.images:
+        content = _parts(message)
+    if message.tool_call_id is not None:
+        result = {"type": "tool_result", "tool_use_id": tool_id(message.tool_call_id)}
+        return [{**result, "content": content} if content else result]
+    calls = [
+        {
+            "type": "tool_use",
+            "id": tool_id(call.id),
+            "name": tool_name(PROVIDER, call.function.name),
+            "input": tool_input(PROVIDER, call.function),
+        }
+        for call in message.tool_calls
+    ]
+    return [*content, *calls]
+
+
+def _parts(message: Message) -> list[dict[str, Any]]:
+    """Return texts and images in their order."""
+    parts: list[dict[str, Any]] = []
+    for part in message.content:
+        if isinstance(part, str) or part.type == "text":
+            text = part if isinstance(part, str) else part.text
+            if text.strip():
+                parts.append({"type": "text", "text": text})
+            continue
+        found = image(PROVIDER, part.image_url)
+        source: dict[str, Any] = {"type": "url", "url": found}
+        if isinstance(found, Bytes):
+            source = {"type": "base64", "media_type": f"image/{found.format}", "data": found.data}
+        parts.append({"type": "image", "source": source})
+    return parts
+
+
+def _put_user(params: Params, body: dict[str, Any]) -> None:
+    about = body.get("metadata", {})
+    if not isinstance(about, dict) or about.keys() - {"user_id"}:
+        raise params.wrong(
+            "metadata", "it holds a user_id only: keep what is yours in the request's metadata"
+        )
+    user, other = params.text("user"), params.text("safety_identifier")
+    if user is not None and other is not None and user != other:
+        raise params.wrong("user", "safety_identifier says otherwise: give one of them")
+    put(params, body, ("metadata", "user_id"), user if user is not None else other, "user")
+
+
+def _put_schema(params: Params, body: dict[str, Any]) -> None:
+    asked = params.schema()
+    if asked is None:
+        return
+    schema = dict(asked["schema"])
+    if asked.get("description"):
+        schema.setdefault("description", asked["description"])
+    # Its `name` is a label that says nothing to the model, and `strict` it always is.
+    format = {"type": "json_schema", "schema": schema}
+    put(params, body, ("output_config", "format"), format, "response_format")
+
+
+def _put_effort(params: Params, body: dict[str, Any]) -> None:
+    effort = params.text("reasoning_effort")
+    if effort == "none":
+        put(params, body, ("thinking",), {"type": "disabled"}, "reasoning_effort")
+    elif effort is not None and effort not in EFFORTS:
+        raise params.wrong("reasoning_effort", f"{PROVIDER}'s are low, medium, high, xhigh and max")
+    else:
+        put(params, body, ("output_config", "effort"), effort, "reasoning_effort")
+
+
+def _put_tier(params: Params, body: dict[str, Any]) -> None:
+    tier = params.text("service_tier")
+    if tier is not None and tier not in _TIERS:
+        raise params.wrong("service_tier", f"{PROVIDER}'s are auto and standard_only")
+    put(params, body, ("service_tier",), _TIERS.get(tier or ""), "service_tier")
+
+
+def _is_native(tool: Mapping[str, Any]) -> bool:
+    kind = tool.get("type")
+    return "input_schema" in tool or (isinstance(kind, str) and kind not in ("function", "custom"))
+
+
+def _put_tools(params: Params, body: dict[str, Any]) -> None:
+    tools = read_tools(params, _is_native, frozenset({"cache_control"}))
+    choice = read_choice(params, tools)
+    parallel = params.flag("parallel_tool_calls")
+    if not tools:
+        return
+    body["tools"] = [_tool(tool) if isinstance(tool, Function) else tool for tool in tools]
+    said_so = dict(_choice(choice) if isinstance(choice, Choice) else choice or {})
+    if parallel is False and said_so.get("type") != "none":
+        said_so = {"type": "auto", **said_so}
+        put(params, said_so, ("disable_parallel_tool_use",), True, "parallel_tool_calls")
+    if said_so:
+        body["tool_choice"] = said_so
+
+
+def _tool(function: Function) -> dict[str, Any]:
+    tool: dict[str, Any] = {"name": function.name, "input_schema": function.schema}
+    if function.description:
+        tool["description"] = function.description
+    if function.strict is not None:
+        tool["strict"] = function.strict
+    return {**tool, **function.more}
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    if choice.kind == "named":
+        return {"type": "tool", "name": choice.name}
+    return {"type": "any" if choice.kind == "required" else choice.kind}

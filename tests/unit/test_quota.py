@@ -1,0 +1,46 @@
+"""The pure meters: what a minute holds, whatever comes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_workers.endpoints.quota import Meter, admit
+
+LIMITS = st.sampled_from([1.0, 2.0, 3.0, 10.0, 60.0, 500.0])
+
+
+@given(LIMITS, st.lists(st.floats(0.0, 5.0), min_size=1, max_size=200))
+def test_no_minute_holds_more_than_the_limit(limit: float, gaps: list[float]) -> None:
+    meter = Meter.per_minute(limit)
+    arrival, now = 0.0, 1000.0
+    times = []
+    for gap in gaps:
+        now += gap
+        delay, arrival = admit(arrival, meter, 1, now)
+        times.append(now + delay)
+    for at, first in enumerate(times):
+        inside = [time for time in times[at:] if time < first + 60.0 - 1e-6]
+        assert len(inside) <= limit
+
+
+@given(LIMITS)
+def test_who_asks_for_more_gets_nearly_all_of_it(limit: float) -> None:
+    meter = Meter.per_minute(limit)
+    arrival, count = 0.0, 0
+    while arrival < 1000.0 + 600.0:
+        _, arrival = admit(arrival, meter, 1, 1000.0)
+        count += 1
+    assert count >= 0.96 * 10 * limit
+
+
+def test_an_amount_larger_than_a_burst_comes_when_that_could_and_others_wait_for_it() -> None:
+    meter = Meter.per_minute(6000.0)
+    delay, arrival = admit(0.0, meter, 1000, 50.0)
+    assert delay == 0.0
+    later, _ = admit(arrival, meter, 1, 50.0)
+    assert later > 8.0
+
+
+def test_a_share_is_slower_by_so_much() -> None:
+    meter = Meter.per_minute(100.0)
+    assert meter.share(0.5).interval_s == 2 * meter.interval_s
+    assert meter.share(0.01).burst == 1.0

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from modelyard.catalog import Catalog, UnknownName
-from modelyard.messages import Answer, Lane, Request, problems
+from modelyard.messages import Answer, Lane, Request, Usage, problems
 
 METHOD: Final = "POST"
 URL: Final = "/v1/chat/completions"
@@ -27,15 +27,14 @@ DIGEST: Final = "request_sha256"
 ID_PREFIX: Final = "batch_req_"
 _LINE_ID: Final = re.compile(r"batch_req_line_([0-9]+)")
 
-_CARRIED_EMPTY: Final = frozenset(
-    {"name", "refusal", "audio", "function_call", "tool_calls", "tool_call_id", "annotations"}
-)
+_CARRIED_EMPTY: Final = frozenset({"refusal", "audio", "function_call", "annotations"})
 """Keys of a message that say nothing when they are null or empty, as copies of responses have."""
 
 
-_TEXT_ONLY: Final[Mapping[str, Sequence[Any]]] = {
-    "tools": (),
-    "tool_choice": ("none",),
+_SPOKEN: Final = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+"""Keys of a message that a request has."""
+
+_UNANSWERABLE: Final[Mapping[str, Sequence[Any]]] = {
     "functions": (),
     "function_call": ("none",),
     "modalities": (["text"],),
@@ -133,16 +132,12 @@ def answer_line(custom_id: str, answer: Answer, digest: str) -> dict[str, Any]:
                 "choices": [
                     {
                         "index": 0,
-                        "message": {"role": "assistant", "content": answer.text, "refusal": None},
+                        "message": _answered(answer),
                         "logprobs": None,
                         "finish_reason": answer.finish_reason,
                     }
                 ],
-                "usage": {
-                    "prompt_tokens": usage.input_tokens,
-                    "completion_tokens": usage.output_tokens,
-                    "total_tokens": usage.input_tokens + usage.output_tokens,
-                },
+                "usage": _usage(usage),
                 "modelyard": {
                     DIGEST: digest,
                     "provider_model": answer.provider_model,
@@ -160,6 +155,27 @@ def answer_line(custom_id: str, answer: Answer, digest: str) -> dict[str, Any]:
         },
         "error": None,
     }
+
+
+def _answered(answer: Answer) -> dict[str, Any]:
+    calls = [call.model_dump() for call in answer.tool_calls]
+    # As the API has it: no text beside calls is null.
+    text = answer.text or (None if calls else "")
+    said = {"role": "assistant", "content": text, "refusal": None}
+    return {**said, "tool_calls": calls} if calls else said
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+    if usage.cached_input_tokens:
+        told["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
+    if usage.reasoning_tokens:
+        told["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return told
 
 
 def error_line(
@@ -256,19 +272,21 @@ def _check_envelope(data: Mapping[str, Any]) -> None:
 def _request(body: Any, catalog: Catalog, default_route: str, custom_id: str) -> Request:
     if not isinstance(body, dict):
         raise BadLine("invalid_request", "body must be an object")
-    for key, harmless in _TEXT_ONLY.items():
+    for key, harmless in _UNANSWERABLE.items():
         value = body.get(key)
         if value and value not in harmless:
             raise BadLine(
                 "invalid_request",
-                f"body.{key} is not supported, leave it out: an answer is one text, without tool "
-                "calls, audio and log probabilities, and is never streamed",
+                f"body.{key} is not supported, leave it out: an answer is one text or tool calls, "
+                "without audio and log probabilities, and is never streamed",
             )
     route, models = target(body.get("model"), catalog, default_route)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadLine("invalid_request", "body.messages must be a list, and not empty")
-    beside = {"model", "messages", *_TEXT_ONLY}
+    beside = {"model", "messages", *_UNANSWERABLE}
+    # Without tools there is nothing to choose.
+    beside |= {key for key in ("tools", "tool_choice") if not body.get("tools")}
     try:
         return Request.model_validate(
             {
@@ -289,29 +307,36 @@ def _message(message: Any, at: int) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise BadLine("invalid_request", f"{where} must be an object with role and content")
     for key, value in message.items():
-        if key in {"role", "content"} or (key in _CARRIED_EMPTY and not value):
-            continue
-        raise BadLine("invalid_request", f"{where}.{key} is not supported")
-    return {"role": message.get("role"), "content": _text(message.get("content"), where)}
+        if key not in _SPOKEN and not (key in _CARRIED_EMPTY and not value):
+            raise BadLine("invalid_request", f"{where}.{key} is not supported")
+    said = {key: message[key] for key in _SPOKEN if message.get(key)}
+    content = message.get("content")
+    if content is None and said.get("tool_calls"):
+        content = ""
+    return {**said, "role": message.get("role"), "content": _content(content, where)}
 
 
-def _text(content: Any, where: str) -> str:
+def _content(content: Any, where: str) -> str | list[dict[str, Any]]:
+    """Return what a message says; parts that are all text become one."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not content:
-        raise BadLine("invalid_request", f"{where}.content must be text, or a list of text parts")
-    texts: list[str] = []
+        raise BadLine(
+            "invalid_request", f"{where}.content must be text, or a list of text and image parts"
+        )
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text":
+        if kind not in {"text", "image_url"}:
             what = f"a part of type {kind!r}" if isinstance(kind, str) else "what is no part"
             raise BadLine(
-                "invalid_request", f"{where}.content has {what}: only text parts are supported"
+                "invalid_request",
+                f"{where}.content has {what}: only text and image_url parts are supported",
             )
-        if not isinstance(part.get("text"), str):
+        if kind == "text" and not isinstance(part.get("text"), str):
             raise BadLine("invalid_request", f"{where}.content has a text part without text")
-        texts.append(part["text"])
-    return "\n".join(texts)
+    if any(part["type"] == "image_url" for part in content):
+        return content
+    return "\n".join(part["text"] for part in content)
 
 
 def _no_constant(name: str) -> Any:

@@ -64,6 +64,14 @@ class Extractive:
 def _complete(
     request: Request, order: Order, provider_model: str, max_output_tokens: int
 ) -> Completion:
+    for what in ("tools", "functions", "response_format"):
+        asked = request.params.get(what)
+        if asked and asked != {"type": "text"}:
+            raise ProviderError(
+                FailureKind.PERMANENT, f"it picks sentences and knows nothing of params.{what}"
+            )
+    if any(message.images for message in request.messages):
+        raise ProviderError(FailureKind.PERMANENT, "it picks sentences and can't see images")
     task = read_task(message.text for message in request.messages if message.role == "user")
     length = Length(task.sentences, task.words, _max_tokens(request) or max_output_tokens)
     summary = summarize(task.document, order, length)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -137,3 +138,28 @@ async def test_a_closed_provider_takes_no_calls_and_leaves_no_threads() -> None:
     with pytest.raises(ProviderError, match="closed") as caught:
         await provider.complete(Request.model_validate({"text": STORY}))
     assert caught.value.kind is FailureKind.RETRYABLE
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"params": {"tools": [{"type": "function"}]}}, "params.tools"),
+        ({"params": {"response_format": {"type": "json_object"}}}, "params.response_format"),
+        (
+            {
+                "text": [
+                    {"type": "text", "text": "What is this?"},
+                    {"type": "image_url", "image_url": {"url": "https://pictures.test/cat.png"}},
+                ]
+            },
+            "images",
+        ),
+    ],
+)
+async def test_what_it_can_not_do_is_left_to_another_model(
+    lead: Extractive, more: dict[str, Any], words: str
+) -> None:
+    request = Request.model_validate({"text": "Some text. And more of it.", **more})
+    with pytest.raises(ProviderError, match=words) as caught:
+        await lead.complete(request)
+    assert caught.value.kind is FailureKind.PERMANENT

@@ -2,7 +2,8 @@
 
 `http`: CPU time of a model call by HTTP client. `pipeline`: overhead and throughput beside a plain
 Celery app. `litellm`: the same beside LiteLLM's proxy, which is installed into `.venv-litellm` when
-it is first asked for (left out, with a line that says so, where that fails). `backlog`: the cost of
+it is first asked for (left out, with a line that says so, where that fails). `balancing`: three
+endpoints of one model beside LiteLLM's Router. `backlog`: the cost of
 a request by how many are queued. `endurance`: many requests, each called once, in flat memory.
 `stages`: where the CPU time of a request goes. `decisions`: the router's decisions per second,
 beside scikit-learn's classifier (left out where that is not installed). `routing`: how well the
@@ -22,6 +23,7 @@ from typing import Any
 
 from benchmarks import (
     backlog,
+    balancing,
     comparison,
     decisions,
     endurance,
@@ -72,6 +74,13 @@ def beside_litellm(options: argparse.Namespace) -> Measured | None:
         print(f"litellm: left out, LiteLLM is not installed: {error}", file=sys.stderr)
         return None
     return measured, gateway.table(measured)
+
+
+def over_endpoints(options: argparse.Namespace) -> Measured:
+    """Three endpoints of one model, beside LiteLLM's Router."""
+    seconds = 25.0 if options.quick else balancing.SECONDS
+    measured = balancing.run(install=not options.no_install, seconds=seconds)
+    return measured, balancing.table(measured)
 
 
 def with_a_backlog(options: argparse.Namespace) -> Measured:
@@ -141,6 +150,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Measured | None]] = {
     "http": http,
     "pipeline": beside_celery,
     "litellm": beside_litellm,
+    "balancing": over_endpoints,
     "backlog": with_a_backlog,
     "endurance": for_long,
     "stages": where_the_time_goes,

@@ -1,18 +1,15 @@
 """The body of a call of Gemini's generateContent. The table of parameters is in `vertex`."""
 
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from model_workers.providers.base import Unsupported
+from model_workers.providers.gemini_images import PROVIDER, image_part, resolution
 from model_workers.providers.params import Params, put, write_json
 from model_workers.providers.tools import Choice, Function, read_choice, read_tools
 from model_workers.providers.turns import Turn, said, system_texts, tool_input, turns
-from modelyard.messages import ImageUrl, Message, Request, ToolCall
-
-PROVIDER: Final = "Gemini"
+from modelyard.messages import Message, Request, ToolCall
 
 NATIVE: Final = (
     "cachedContent",
@@ -28,17 +25,6 @@ MOST_STOPS: Final = 5
 MOST_CANDIDATES: Final = 8
 MOST_LOGPROBS: Final = 20
 MOST_INT32: Final = 2**31 - 1
-
-MIME_OF: Final[Mapping[str, str]] = {
-    "png": "image/png",
-    "jpg": "image/jpeg",
-    "jpeg": "image/jpeg",
-    "webp": "image/webp",
-    "gif": "image/gif",
-    "heic": "image/heic",
-    "heif": "image/heif",
-}
-"""The type of an image at an address, which has to be told, by how its name ends."""
 
 PREFERENCES: Final[Mapping[str, str]] = {
     "quality": "PRIORITIZE_QUALITY",
@@ -71,7 +57,6 @@ _OWN_TOOLS: Final = frozenset(
     {"enterpriseWebSearch", "googleMaps", "googleSearch", "retrieval", "urlContext"}
 )
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
-_DATA_URL: Final = re.compile(r"data:(image/[a-z0-9.+-]+);base64,", re.IGNORECASE)
 _GENERATION: Final = re.compile(r"gemini-(\d+)")
 _LATEST: Final = re.compile(r"gemini-[a-z-]+-latest")
 _ADVICE: Final[Mapping[str, str]] = {
@@ -111,7 +96,7 @@ def encode_call(model: str, request: Request, *, selects: bool = False) -> bytes
         ("stop", "stopSequences", _stop(params)),
         ("seed", "seed", _whole(params, "seed", -(2**31), MOST_INT32)),
         ("n", "candidateCount", _whole(params, "n", 1, MOST_CANDIDATES)),
-        ("messages", "mediaResolution", _resolution(request.messages)),
+        ("messages", "mediaResolution", resolution(request.messages)),
         *((name, key, params.number(name, -2, 2)) for name, key in _PENALTIES),
     ):
         put(params, body, ("generationConfig", key), value, name)
@@ -206,57 +191,6 @@ def _parts(message: Message) -> list[dict[str, Any]]:
         elif part.text.strip():
             parts.append({"text": part.text})
     return parts
-
-
-def image_part(image: ImageUrl) -> dict[str, Any]:
-    """Return an image as Gemini takes it: its bytes, or its address and its type."""
-    url = image.url
-    if url[:5].lower() == "data:":
-        return {"inlineData": _inline(url)}
-    if not url.startswith(("https://", "gs://")):
-        raise Unsupported(
-            f"{PROVIDER} takes images at an https:// or gs:// address, or as "
-            "data:image/...;base64, only"
-        )
-    try:
-        name = urlsplit(url).path
-    except ValueError:
-        name = ""
-    mime = MIME_OF.get(name.rpartition(".")[2].lower())
-    if mime is None:
-        raise Unsupported(
-            f"{PROVIDER} has to be told an image's type, and its address ends with none of "
-            f"{', '.join('.' + each for each in MIME_OF)}: send it as data:image/...;base64,"
-        )
-    return {"fileData": {"mimeType": mime, "fileUri": url}}
-
-
-def _inline(url: str) -> dict[str, str]:
-    head = _DATA_URL.match(url)
-    if head is None:
-        raise Unsupported(f"{PROVIDER} takes an image's data as data:image/...;base64, only")
-    data = url[head.end() :]
-    try:
-        is_there = bool(binascii.a2b_base64(data, strict_mode=True))
-    except ValueError:
-        is_there = False
-    if not is_there:
-        raise Unsupported(f"{PROVIDER} can't take an image: its data is not base64")
-    return {"mimeType": head[1].lower().replace("image/jpg", "image/jpeg"), "data": data}
-
-
-def _resolution(messages: Sequence[Message]) -> str | None:
-    details = {
-        None if image.detail == "auto" else image.detail
-        for message in messages
-        for image in message.images
-    }
-    if len(details) > 1:
-        raise Unsupported(
-            f"{PROVIDER} takes one detail for all images of a request: give all of them the same"
-        )
-    detail = details.pop() if details else None
-    return f"MEDIA_RESOLUTION_{detail.upper()}" if detail else None
 
 
 # -- what is asked for

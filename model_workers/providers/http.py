@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import math
 import re
+import socket
 import ssl
 import urllib.request
 from collections.abc import AsyncIterable, Callable, Mapping
@@ -19,10 +20,12 @@ from typing import Final
 
 import aiohttp
 import httpx
+from aiohttp.abc import ResolveResult
 
 from model_workers.providers.direct import DirectClient, DirectTransport
 from modelyard.catalog import Endpoint
 from modelyard.errors import FailureKind, ProviderError, SettingsError
+from modelyard.link_local import is_link_local
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """A host that does not take a connection by then is down, however long its answers may take."""
@@ -43,17 +46,25 @@ def make_client(endpoint: Endpoint, *, timeout_s: float, concurrency: int) -> ht
     are verified; redirects are not followed and cookies are not kept. The proxy is the one that
     HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name at this moment; loopback addresses are
     always called directly. Sockets are opened by the first call, in whichever event loop it runs.
-    Raises `SettingsError` for a proxy of another kind than http.
+    A link-local or metadata address is not called unless the endpoint allows it: neither as it is
+    nor as what its name resolves to when a connection is made. A proxy looks up names by itself.
+    Raises `SettingsError` for a proxy of another kind than http, and for such an address.
     """
     silence_httpx_log()
-    proxy = environment_proxy(httpx.URL(endpoint.base_url))
+    base = httpx.URL(endpoint.base_url)
+    if is_link_local(base.host) and not endpoint.allow_link_local:
+        raise SettingsError(str(LinkLocal(base.host)))
+    proxy = environment_proxy(base)
     tls = httpx.create_ssl_context()
 
     def open_session() -> aiohttp.ClientSession:
         # The transport's own session would keep cookies. It calls this in the running loop.
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=concurrency, keepalive_timeout=KEEPALIVE_S, ssl=tls
+                limit=concurrency,
+                keepalive_timeout=KEEPALIVE_S,
+                ssl=tls,
+                resolver=None if proxy or endpoint.allow_link_local else Resolver(),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -66,6 +77,35 @@ def make_client(endpoint: Endpoint, *, timeout_s: float, concurrency: int) -> ht
         # answer could unfold to gigabytes.
         headers={"accept": "application/json", "accept-encoding": "identity"},
     )
+
+
+class LinkLocal(OSError):
+    """A host is at a link-local or metadata address, which the endpoint does not allow."""
+
+    def __init__(self, host: str, address: str = "") -> None:
+        what = f"{host!r} resolves to {address}, which" if address else repr(host)
+        super().__init__(
+            f"{what} is a link-local or metadata address: set the endpoint's allow_link_local if a "
+            "model is there"
+        )
+
+
+class Resolver(aiohttp.ThreadedResolver):
+    """Looks up names, and leaves link-local and metadata addresses out of what it finds.
+
+    aiohttp connects to these results and looks nothing up again, so a name can't be one thing when
+    it is judged and another one when it is called.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses. Raises `LinkLocal` if there are no others, and `OSError`."""
+        found = await super().resolve(host, port, family)
+        allowed = [each for each in found if not is_link_local(each["host"])]
+        if found and not allowed:
+            raise LinkLocal(host, found[0]["host"])
+        return allowed
 
 
 def silence_httpx_log() -> None:
@@ -221,6 +261,8 @@ def explain(error: BaseException) -> tuple[FailureKind, str]:
             return FailureKind.PERMANENT, f"the TLS certificate is not accepted: {_reason(cause)}"
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError() | httpx.UnsupportedProtocol():
             return FailureKind.PERMANENT, "base_url is not an address that can be called"
+        case aiohttp.ClientConnectorError(os_error=LinkLocal() as refused):
+            return FailureKind.DENIED, f"not called: {refused}"
         case aiohttp.SocketTimeoutError() | httpx.ReadTimeout() | httpx.WriteTimeout():
             words = "timeout: the provider fell silent"
         case aiohttp.ServerTimeoutError() | httpx.ConnectTimeout() | httpx.PoolTimeout():

@@ -34,6 +34,7 @@ https://platform.openai.com/docs/guides/error-codes
 import base64
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -197,7 +198,7 @@ def _read_whole(
     calls = message.get("tool_calls")
     if failure := _no_answer(message, text, finish_reason, status):
         return failure
-    tool_calls = _tool_calls(calls, finish_reason, status) if calls else ()
+    tool_calls = _tool_calls(calls, data.get("id"), finish_reason, status) if calls else ()
     if isinstance(tool_calls, Failure):
         return tool_calls
     if tool_calls and finish_reason not in ("length", "content_filter"):
@@ -258,7 +259,9 @@ def _no_answer(
     return Failure(kind, problem, status) if problem else None
 
 
-def _tool_calls(calls: object, finish_reason: str, status: int) -> tuple[ToolCall, ...] | Failure:
+def _tool_calls(
+    calls: object, answer_id: object, finish_reason: str, status: int
+) -> tuple[ToolCall, ...] | Failure:
     """Return what the model wants called; all of it can be read, or none is passed on."""
     if not isinstance(calls, list):
         return Failure(FailureKind.RETRYABLE, "the answer's tool_calls are no list", status)
@@ -268,7 +271,7 @@ def _tool_calls(calls: object, finish_reason: str, status: int) -> tuple[ToolCal
             # Asked for by the request's own params: it would be so again.
             problem = "the model called a custom tool, and answers carry calls of functions only"
             return Failure(FailureKind.PERMANENT, problem, status)
-        read = _tool_call(call, number)
+        read = _tool_call(call, call_id(answer_id, number))
         if read is None and finish_reason == "length":
             problem = "the output limit was spent within a tool call: raise max_tokens"
             return Failure(FailureKind.PERMANENT, problem, status)
@@ -281,7 +284,13 @@ def _tool_calls(calls: object, finish_reason: str, status: int) -> tuple[ToolCal
     return tuple(found)
 
 
-def _tool_call(call: object, number: int) -> ToolCall | None:
+def call_id(answer_id: object, number: int) -> str:
+    """Return an id for a call whose server gave it none: another one in each answer of a talk."""
+    of = re.sub(r"[^A-Za-z0-9]", "", answer_id)[-24:] if isinstance(answer_id, str) else ""
+    return f"call_{of}_{number}" if of else f"call_{number}"
+
+
+def _tool_call(call: object, unnamed: str) -> ToolCall | None:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict):
         return None
@@ -294,8 +303,7 @@ def _tool_call(call: object, number: int) -> ToolCall | None:
     if not isinstance(load(arguments), dict):
         return None
     id = call.get("id")
-    # Some servers give none. It has to be told from the other calls of this answer only.
-    id = encodable(id) if isinstance(id, str) and id else f"call_{number}"
+    id = encodable(id) if isinstance(id, str) and id else unnamed
     return ToolCall.of(id, encodable(name), arguments)
 
 

@@ -6,13 +6,14 @@ with two kinds of data, calls without their responses.
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
-from aiohttp import web
+from fakes.server import Asked, Canned, FakeServer
 
+RIGHTS = ("authorization", "x-goog-api-key")
 Check = Callable[[Any, str], None]
 INT32 = 2**31
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
@@ -115,19 +116,17 @@ def message(required: tuple[str, ...] = (), **fields: Check) -> Check:
     return check
 
 
+IMAGES = [f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "heic", "heif")]
 DATA = ("text", "inlineData", "fileData", "functionCall", "functionResponse")
 
 _part = message(
     text=said,
-    inlineData=message(
-        ("mimeType", "data"), mimeType=one_of(*(f"image/{k}" for k in "png jpeg webp gif".split())),
-        data=base64_data,
-    ),
+    inlineData=message(("mimeType", "data"), mimeType=one_of(*IMAGES), data=base64_data),
     fileData=message(("mimeType", "fileUri"), mimeType=said, fileUri=said),
     functionCall=message(("name",), name=function_name, args=struct, id=text),
     functionResponse=message(("name", "response"), name=function_name, response=struct, id=text),
     thoughtSignature=base64_data,
-)  # fmt: skip
+)
 
 
 def part(value: Any, at: str) -> None:
@@ -274,60 +273,33 @@ def answer(words: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-@dataclass
-class VertexApi:
-    """The server, for `async with`. It answers with what was said, or with the next of `replies`.
+def streamed(*pieces: Mapping[str, Any]) -> Canned:
+    """Return the events in which an answer comes."""
+    events = "".join(f"data: {json.dumps(piece)}\r\n\r\n" for piece in pieces)
+    return Canned(body=events.encode(), headers={"content-type": "text/event-stream"})
 
-    `keys` and `tokens` are what it lets in. A reply is a status and a body; a list is a stream.
-    """
 
-    keys: tuple[str, ...] = ()
-    tokens: tuple[str, ...] = ()
-    replies: list[tuple[int, Any]] = field(default_factory=list)
-    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    headers: list[Mapping[str, str]] = field(default_factory=list)
-    address: str = ""
-    _runner: web.ServerRunner | None = None
+class VertexApi(FakeServer):
+    """The server; `rights` are the values of `Authorization` or `x-goog-api-key` it lets in."""
 
-    async def __aenter__(self) -> Self:
-        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.address = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
+    def __init__(self, *rights: str) -> None:
+        super().__init__()
+        self._rights = rights
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    async def _handle(self, call: web.BaseRequest) -> web.StreamResponse:
-        path, _, method = call.path.rpartition(":")
-        self.headers.append(call.headers)
-        bearer = call.headers.get("authorization", "").removeprefix("Bearer ")
-        if bearer not in self.tokens and call.headers.get("x-goog-api-key") not in self.keys:
+    def refusal(self, asked: Asked) -> Canned | None:
+        if not {asked.headers.get(name) for name in RIGHTS} & set(self._rights):
             words = "Request had invalid authentication credentials."
-            return web.json_response(error(401, "UNAUTHENTICATED", words), status=401)
-        streams = method == "streamGenerateContent"
-        if call.method != "POST" or (not streams and method != "generateContent"):
-            return web.json_response(error(404, "NOT_FOUND", "no such method"), status=404)
-        if dict(call.query) != ({"alt": "sse"} if streams else {}):
-            return web.json_response(error(400, "INVALID_ARGUMENT", "no such query"), status=400)
-        body = await call.json()
+            return Canned(401, error(401, "UNAUTHENTICATED", words))
+        resource, _, method = asked.path.rpartition(":")
+        if method not in ("generateContent", "streamGenerateContent?alt=sse"):
+            return Canned(404, error(404, "NOT_FOUND", "no such method"))
         try:
-            check_call(body, path.rpartition("/")[2])
+            check_call(asked.body, resource.rpartition("/")[2])
         except Refused as refused:
-            said = error(400, "INVALID_ARGUMENT", str(refused))
-            return web.json_response(said, status=400)
-        self.calls.append((call.path, body))
-        last = body["contents"][-1]["parts"][-1]
-        status, reply = 200, answer(f"you said: {last.get('text', 'nothing')}")
-        if self.replies:
-            status, reply = self.replies.pop(0)
-        if status != 200 or not streams:
-            return web.json_response(reply, status=status)
-        events = reply if isinstance(reply, list) else [reply]
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(call)
-        for event in events:
-            await response.write(f"data: {web.json_response(event).text}\r\n\r\n".encode())
-        return response
+            return Canned(400, error(400, "INVALID_ARGUMENT", str(refused)))
+        return None
+
+    def default(self, asked: Asked) -> Canned:
+        last = asked.body["contents"][-1]["parts"][-1]
+        said = answer(f"you said: {last.get('text', 'nothing')}")
+        return streamed(said) if "stream" in asked.path else Canned(body=said)

@@ -1,0 +1,222 @@
+"""Three endpoints of one model, and LiteLLM's Router beside the whole yard: who is answered.
+
+python -m benchmarks balancing [--rounds N] [--no-install]
+
+One endpoint is steady, one dies and comes back, one has a limit that it enforces
+(`benchmarks.moody_endpoint`). Both systems know the same of them: the addresses, and the limit.
+LiteLLM's Router is the library, in a process of its own without a proxy, with three retries, a
+cooldown of 5 s and its checks before calls.
+"""
+
+import contextlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.environment import Environment, NoEnvironment
+from benchmarks.litellm_proxy import ENVIRONMENT
+from benchmarks.moody_endpoint import BACK_AT_S, DIES_AT_S, NAMES, PER_MINUTE
+from benchmarks.pace import arrivals, paced
+from benchmarks.process import ROOT, process
+from benchmarks.results import markdown_table, percentile, stamp
+from modelyard import Client, RequestFailed
+from modelyard.embedded_redis import EmbeddedRedis
+from modelyard.errors import ResultTimeout
+from modelyard.handle import Handle
+from modelyard.processes import leashed
+from producer.commands import model_command, router_command
+
+RATE_PER_S: Final = 20.0
+SECONDS: Final = 40.0
+TIMEOUT_S: Final = 120.0
+STRATEGIES: Final = ("simple-shuffle", "usage-based-routing-v2")
+TEXT: Final = "Where does this wagon go?"
+
+CATALOG: Final = """
+models:
+  - name: small
+    provider: openai
+    timeout_s: 20
+    retry: {{calls: 4, base_s: 0.5}}
+    breaker: {{failures: 3, cooldown_s: 5}}
+    endpoints:
+      - {{name: steady, base_url: "{steady}"}}
+      - {{name: dying, base_url: "{dying}"}}
+      - {{name: limited, base_url: "{limited}", quota: {{requests_per_min: {per_minute}}}}}
+routes:
+  default:
+    otherwise: [small]
+"""
+
+
+@contextlib.contextmanager
+def endpoints() -> Iterator[dict[str, str]]:
+    """Start the endpoints, and yield where they are."""
+    child = subprocess.Popen(
+        leashed([sys.executable, "-m", "benchmarks.moody_endpoint"]),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        assert child.stdout is not None
+        yield json.loads(child.stdout.readline())
+    finally:
+        child.terminate()
+        child.wait(30)
+
+
+def tell(url: str, *, post: bool = False) -> Any:
+    """Return what the endpoints' control says."""
+    with urllib.request.urlopen(url, data=b"" if post else None, timeout=30) as answer:
+        return json.load(answer)
+
+
+def ours(where: Mapping[str, str], at_s: Sequence[float]) -> list[tuple[bool, float]]:
+    """Submit at these seconds; return for each whether it was answered, and after how many ms."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="balancing-")))
+        redis = stack.enter_context(EmbeddedRedis(folder / "state"))
+        catalog = folder / "catalog.yaml"
+        catalog.write_text(CATALOG.format(**where, per_minute=PER_MINUTE))
+        env = {"MODELYARD_BROKER_URL": redis.url, "MODELYARD_CATALOG": str(catalog)}
+        for role, command in {"router": router_command(), "pool": model_command("small")}.items():
+            stack.enter_context(process(command, folder / f"{role}.log", env))
+        client = stack.enter_context(Client(redis.url))
+        for _ in range(3):
+            client.submit(TEXT).result(60)
+        tell(where["control"] + "/begin", post=True)
+        took: dict[str, float] = {}
+        handles: list[Handle] = []
+
+        def note(due: float, handle: Handle) -> None:
+            took[handle.id] = 1000 * (time.perf_counter() - due)
+
+        for due in paced(at_s):
+            handle = client.submit(TEXT)
+            client.when_done([handle], partial(note, due))
+            handles.append(handle)
+        results = []
+        for handle in handles:
+            answered = True
+            try:
+                handle.result(TIMEOUT_S)
+            except (RequestFailed, ResultTimeout):
+                answered = False
+            results.append((answered, took.get(handle.id, 1000 * TIMEOUT_S)))
+        return results
+
+
+def theirs(
+    where: Mapping[str, str], at_s: Sequence[float], strategy: str, environment: Environment
+) -> list[tuple[bool, float]]:
+    """The same of LiteLLM's Router."""
+    plan = {
+        "endpoints": {name: where[name] for name in NAMES},
+        "per_minute": PER_MINUTE,
+        "strategy": strategy,
+        "at_s": list(at_s),
+        "begin": where["control"] + "/begin",
+    }
+    done = subprocess.run(
+        [environment.program("python"), str(ROOT / "benchmarks" / "litellm_router.py")],
+        input=json.dumps(plan),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS + 300,
+        check=True,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "CRITICAL",
+            "LITELLM_TELEMETRY": "False",
+        },
+    )
+    return [(bool(ok), float(ms)) for ok, ms in json.loads(done.stdout.splitlines()[-1])]
+
+
+def figures(results: Sequence[tuple[bool, float]], report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run comes to."""
+    times = [ms for ok, ms in results if ok] or [0.0]
+    counts = report["counts"]
+    answered = sum(ok for ok, _ in results)
+    paid = sum(count for what, count in counts.items() if what.endswith("answered"))
+    return {
+        "requests": len(results),
+        "answered": answered,
+        "failed": len(results) - answered,
+        "upstream_429": counts.get("limited 429", 0),
+        "p50_ms": round(percentile(times, 50), 1),
+        "p99_ms": round(percentile(times, 99), 1),
+        "recovery_s": report["recovery_s"] and round(report["recovery_s"], 2),
+        "paid": paid,
+        "shares": {name: counts.get(f"{name} answered", 0) for name in NAMES},
+    }
+
+
+def run(*, install: bool = True, seconds: float = SECONDS, seed: int = 5) -> dict[str, Any]:
+    """Measure all; return it as plain JSON values. Without LiteLLM, ours alone."""
+    environment: Environment | None = ENVIRONMENT
+    try:
+        if install:
+            ENVIRONMENT.make()
+        elif not ENVIRONMENT.ready:
+            environment = None
+    except NoEnvironment as error:
+        print(f"balancing: LiteLLM is left out: {error}", file=sys.stderr)
+        environment = None
+    at_s = arrivals(RATE_PER_S, seconds, random.Random(seed))
+    systems: dict[str, Any] = {}
+    with endpoints() as where:
+        results = ours(where, at_s)
+        systems["modelyard"] = figures(results, tell(where["control"] + "/report"))
+    for strategy in STRATEGIES if environment is not None else ():
+        assert environment is not None
+        with endpoints() as where:
+            results = theirs(where, at_s, strategy, environment)
+            name = f"LiteLLM Router, {strategy}"
+            systems[name] = figures(results, tell(where["control"] + "/report"))
+    version = environment.version("litellm") if environment is not None else None
+    return {
+        "measured_at": stamp(),
+        "litellm": version,
+        "rate_per_s": RATE_PER_S,
+        "seconds": seconds,
+        "systems": systems,
+    }
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Return the result as Markdown."""
+    head = (
+        *("", "requests", "answered", "failed", "upstream 429", "p50, ms", "p99, ms"),
+        *("recovery, s", "calls paid", "steady / dying / limited"),
+    )
+    rows = [
+        [
+            name,
+            *(f"{each[key]:,}" for key in ("requests", "answered", "failed", "upstream_429")),
+            *(f"{each[key]:,.0f}" for key in ("p50_ms", "p99_ms")),
+            "never" if each["recovery_s"] is None else f"{each['recovery_s']:.1f}",
+            f"{each['paid']:,}",
+            " / ".join(f"{each['shares'][name]:,}" for name in NAMES),
+        ]
+        for name, each in result["systems"].items()
+    ]
+    return "\n\n".join(
+        (
+            f"{result['rate_per_s']:g} requests/s for {result['seconds']:g} s over three endpoints "
+            f"of one model: one steady, one dead from {DIES_AT_S:g} to {BACK_AT_S:g} s, one with "
+            f"{PER_MINUTE} a minute. LiteLLM {result['litellm'] or 'was not there'}. Recovery: "
+            "from when the dead one is back to its first answer.",
+            markdown_table(head, rows),
+        )
+    )

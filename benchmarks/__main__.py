@@ -3,13 +3,13 @@
 `http`: CPU time of a model call by HTTP client. `pipeline`: overhead and throughput beside a plain
 Celery app. `litellm`: the same beside LiteLLM's proxy, which is installed into `.venv-litellm` when
 it is first asked for (left out, with a line that says so, where that fails). `balancing`: three
-endpoints of one model beside LiteLLM's Router. `backlog`: the cost of
-a request by how many are queued. `endurance`: many requests, each called once, in flat memory.
-`stages`: where the CPU time of a request goes. `decisions`: the router's decisions per second,
-beside scikit-learn's classifier (left out where that is not installed). `routing`: how well the
-learned classifier and predictor decide on public data (left out where that is missing). `rouge`:
-quality of the extractive summaries (left out where its data is missing). `--quick` is for trying
-them out: its figures say little.
+endpoints of one model, beside LiteLLM's Router. `backlog`: the cost of a request by how many are
+queued. `endurance`: many requests, each called once, in flat memory. `waiting`: a pool that holds a
+thousand slow calls. `stages`: where the CPU time of a request goes. `decisions`: the router's
+decisions per second, beside scikit-learn's classifier (left out where that is not installed).
+`routing`: how well the learned classifier and predictor decide on public data (left out where that
+is missing). `rouge`: quality of the extractive summaries (left out where its data is missing).
+`--quick` is for trying them out: its figures say little.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from benchmarks import (
     rouge,
     routing,
     stages,
+    waiting,
 )
 from benchmarks.environment import NoEnvironment
 
@@ -108,6 +109,13 @@ def for_long(options: argparse.Namespace) -> Measured:
     return measured, endurance.table(measured)
 
 
+def many_in_flight(options: argparse.Namespace) -> Measured:
+    """Memory and CPU of a pool that waits for many calls."""
+    calls = options.requests or (50 if options.quick else waiting.CALLS)
+    measured = waiting.run(calls, 3.0 if options.quick else waiting.LATENCY_S)
+    return measured, waiting.table(measured)
+
+
 def where_the_time_goes(options: argparse.Namespace) -> Measured:
     """CPU time by stage."""
     measured = stages.run(options.requests or (200 if options.quick else stages.REQUESTS))
@@ -153,6 +161,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Measured | None]] = {
     "balancing": over_endpoints,
     "backlog": with_a_backlog,
     "endurance": for_long,
+    "waiting": many_in_flight,
     "stages": where_the_time_goes,
     "decisions": decisions_per_second,
     "routing": routing_quality,

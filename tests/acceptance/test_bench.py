@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import backlog, comparison, gateway, results, stages
+from benchmarks import backlog, balancing, comparison, gateway, results, stages
 from benchmarks.__main__ import main
 from benchmarks.comparison import Amount
 from benchmarks.environment import Environment, NoEnvironment
@@ -46,6 +46,31 @@ def test_the_pipeline_is_measured_beside_plain_celery(tmp_path: Path) -> None:
     assert result["machine"]["cores"] >= 1
     assert "| one at a time, p50, ms |" in page
     assert "| requests/s, times plain Celery | ≥ 5 |" in page
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_a_pool_that_waits_is_measured(tmp_path: Path) -> None:
+    assert main(["waiting", "--quick", "--requests", "20", "-o", str(tmp_path)]) == 0
+
+    result, page = read(tmp_path, "waiting")
+    assert [each["in_flight"] for each in result["rounds"]] == [20] * 3
+    assert all(each["mib"] > 1 and each["core"] >= 0 for each in result["rounds"])
+    assert "Wanted: under 300 MB" in page
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_endpoints_with_moods_are_measured_without_the_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = Environment(tmp_path / "nowhere", ("litellm",))
+    monkeypatch.setattr(balancing, "ENVIRONMENT", missing)
+    assert main(["balancing", "--quick", "--no-install", "-o", str(tmp_path)]) == 0
+
+    result, page = read(tmp_path, "balancing")
+    (ours,) = result["systems"].values()
+    assert ours["answered"] == ours["requests"] > 0
+    assert ours["paid"] >= ours["answered"]
+    assert "LiteLLM was not there" in page
 
 
 @pytest.mark.usefixtures("redis_server")

@@ -71,7 +71,7 @@ def endpoints() -> Iterator[dict[str, str]]:
         yield json.loads(child.stdout.readline())
     finally:
         child.terminate()
-        child.wait(30)
+        child.communicate(timeout=30)
 
 
 def tell(url: str, *, post: bool = False) -> Any:

@@ -12,6 +12,8 @@ def brief(answer: Answer) -> str:
 
     What was answered is between the producer and the result backend.
     """
+    if answer.cached is not None:
+        return f"{answer.model} answered request {answer.cached.of} so, ${answer.cost_usd:.6f}"
     return (
         f"{answer.model} answered {answer.usage.output_tokens:,} tokens "
         f"to {answer.usage.input_tokens:,}, ${answer.cost_usd:.6f}"
@@ -75,6 +77,8 @@ def to_answer(
         extractive=extractive,
         attempts=tuple(attempts),
         drafts=tuple(others),
+        cached=draft.cached,
+        processed=draft.processed,
         timings=Timings(
             routing_ms=ms(submitted, decided),
             queued_ms=ms(decided, first_call),

@@ -11,6 +11,8 @@ from typing import Any
 from celery.signals import celeryd_after_setup, celeryd_init, worker_shutdown
 
 from model_workers import combine
+from model_workers.answer_cache import embeddings
+from model_workers.post import process
 from model_workers.task import CallTask
 from modelyard.app import lanes, make_app, serve_batch_lanes
 from modelyard.catalog import Catalog
@@ -33,6 +35,7 @@ app = make_app(
     modelyard_shutdown_grace_s=settings.shutdown_grace_s,
 )
 CallTask.catalog = catalog
+CallTask.folder = settings.catalog_path.parent
 CallTask.result_ttl_s = settings.result_ttl_s
 CallTask.keep_ledger = settings.ledger_entries > 0
 CallTask.ledger_entries = settings.ledger_entries
@@ -67,8 +70,10 @@ def consume_lanes(instance: Any, **_: Any) -> None:
     serve_batch_lanes(instance.app.amqp.queues, names)
     # The catalog was read before there was a log.
     logger.info("catalog %s: %s", settings.catalog_path, catalog.summary())
-    for problem in combine.problems(catalog):
+    for problem in (*combine.problems(catalog), *process.problems(catalog)):
         logger.error("requests that need it will be dead letters: %s", problem)
+    for problem in embeddings.problems(catalog, CallTask.folder):
+        logger.error("%s", problem)
 
 
 def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:

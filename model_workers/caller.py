@@ -1,6 +1,7 @@
 """Calling one model until it answers or nothing is left to try here: `Caller` does as told."""
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -13,11 +14,14 @@ from model_workers.endpoints.balancer import Balancer, Place
 from model_workers.providers.base import Completion
 from modelyard.catalog import Catalog, Model, Retry
 from modelyard.errors import FailureKind, ModelyardError, ProviderError
-from modelyard.holdings import confirm, fresh, ledger, made_here
-from modelyard.messages import Attempt, Call, Request
+from modelyard.holdings import LONGEST_PAUSE_S, confirm, fresh, ledger, made_here
+from modelyard.messages import Attempt, Call, DeadReason, Request
 from modelyard.redis_errors import passes
 
 logger = logging.getLogger("modelyard.calls")
+
+TOGETHER_S = 0.05
+"""How long a call that goes back to its queue waits for others that do."""
 
 FIRST_WAIT_S = 0.1
 LAST_WAIT_S = 5.0
@@ -52,6 +56,8 @@ class Caller:
     def __init__(self, balancer: Balancer | None = None) -> None:
         self._balancer = balancer or Balancer()
         self._random = random.Random()  # noqa: S311 - spreads retries, keeps no secret
+        self._numbers = itertools.count()
+        self._leaving: dict[int, asyncio.Future[None]] = {}
 
     async def call(
         self,
@@ -68,7 +74,7 @@ class Caller:
         What `stays` waits here for as long as no endpoint takes it, and is never put back. Raises
         `TakenOver` if the claim is lost before a call.
         """
-        attempts = call.attempts
+        number, attempts = next(self._numbers), call.attempts
         try:
             model = callable_model(catalog, call.model)
         except ModelyardError as error:
@@ -81,14 +87,21 @@ class Caller:
             elsewhere = bool(avoid) and self._balancer.elsewhere(catalog, model, request, avoid)
             draw = self._random.random()
             move = advance(call, attempts, model.retry, time.time(), draw, elsewhere=elsewhere)
+            if isinstance(move, Later) and stays:
+                move = CallNow(move.wait_s)
             if not isinstance(move, CallNow):
+                await self._in_turn(number, move)
                 return Failed(attempts, move)
             if move.wait_s:
                 await asyncio.sleep(move.wait_s)
             place = await self._place(catalog, model, call, request, avoid, stays)
             if not isinstance(place, Place):
+                await self._in_turn(number, place)
                 return Failed(without_call(call, attempts, place), place)
             try:
+                if is_late(call):
+                    why = f"its deadline passed while it waited for {model.name}"
+                    return Failed(attempts, Die(DeadReason.EXPIRED, why))
                 if not await still_ours(claim):
                     raise TakenOver
                 attempt, completion = await self._attempt(id, model, place, request)
@@ -109,15 +122,36 @@ class Caller:
         stays: bool,
     ) -> Place | NextStep | Later | Die:
         """Return the endpoint for the next call, once there is one, or what to do instead."""
+        since = time.monotonic()
         while True:
             found = await self._balancer.place(catalog, model, request, avoid=avoid)
             if isinstance(found, Place):
                 return found
-            move = held(call, found, model.retry, time.time())
-            if not isinstance(move, CallNow) and not (stays and isinstance(move, Later)):
+            move = held(call, found, model.retry, time.time(), time.monotonic() - since)
+            if stays and isinstance(move, Later):
+                move = CallNow(min(found.wait_s, LONGEST_PAUSE_S))
+            if not isinstance(move, CallNow):
                 return move
             # They do not come back together.
             await asyncio.sleep(move.wait_s * (1.0 + 0.5 * self._random.random()))
+
+    async def _in_turn(self, number: int, move: NextStep | Later | Die) -> None:
+        """Wait until a call that goes to the head of its queue may leave: of those that do, the
+        newest goes first, so that the oldest is the next to be taken.
+        """
+        if not isinstance(move, Later) or not move.wait_s:
+            return
+        loop = asyncio.get_running_loop()
+        if not self._leaving:
+            loop.call_later(TOGETHER_S, self._let_go)
+        self._leaving[number] = loop.create_future()
+        await self._leaving[number]
+
+    def _let_go(self) -> None:
+        leaving, self._leaving = self._leaving, {}
+        for number in sorted(leaving, reverse=True):
+            if not leaving[number].done():
+                leaving[number].set_result(None)
 
     async def _attempt(
         self, id: str, model: Model, place: Place, request: Request
@@ -152,7 +186,13 @@ class Caller:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        self._let_go()
         await self._balancer.aclose()
+
+
+def is_late(call: Call) -> bool:
+    """Return whether nobody waits for the answer any more."""
+    return call.request.deadline is not None and time.time() >= call.request.deadline
 
 
 async def still_ours(claim: str) -> bool:

@@ -13,6 +13,7 @@ from model_workers.answer import brief, is_extractive, to_answer
 from model_workers.cascade import escalated_session
 from model_workers.coroutine_task import Settled
 from model_workers.origin import Origin
+from modelyard.budgets import bill
 from modelyard.catalog import Catalog
 from modelyard.claims import Ack, Back, Hop, Record
 from modelyard.decision_ledger import answered_entry, died_entry, part_entry
@@ -29,7 +30,11 @@ logger = logging.getLogger("modelyard.calls")
 
 @dataclass(frozen=True, slots=True)
 class Exits:
-    """The ways out. `entries`: how many the decision ledger keeps, 0 for none."""
+    """The ways out. `entries`: how many the decision ledger keeps, 0 for none.
+
+    Budgets hear of each call's cost once: of a member's when it ends, so that who combines, whose
+    call comes with the members' attempts, tells only of the others.
+    """
 
     catalog: Catalog
     result_ttl_s: int
@@ -69,6 +74,7 @@ class Exits:
             entries=self.entries,
             session=escalated_session_key(call, draft),
             joined=call.part is Part.COMBINE,
+            billed=billed(call),
         )
         seen = brief(answer)
         log = f"request {origin.id}: {seen} in {answer.timings.calling_ms:.0f} ms"
@@ -81,8 +87,13 @@ class Exits:
         return Settled(Hop(origin.claim, queue, message), error=Ignore(why))
 
     def later(self, origin: Origin, call: Call, wait_s: float, why: str) -> Settled:
-        """Return a call to the head of its queue, from which this worker takes none for a while."""
+        """Return a call to the head of its queue, from which this worker takes none for a while.
+
+        Without a wait it goes to the queue's end: what is behind it can be done.
+        """
         queue, message = self._message(origin, call, why)
+        if wait_s <= 0:
+            return Settled(Back(origin.claim, queue, message, "last"), error=Ignore(why))
         pause(queue, wait_s)
         return Settled(Back(origin.claim, queue, message, "next"), error=Ignore(why))
 
@@ -116,6 +127,7 @@ class Exits:
             entry=entry,
             entries=self.entries,
             joined=call is not None and call.part is Part.COMBINE,
+            billed=billed(call),
         )
         return Settled(end, error=as_error(letter))
 
@@ -183,7 +195,8 @@ class Exits:
             seen = f"{call.model} gave no answer as {call.part}: {die.reason}"
         logger.info("%s: %s", origin.id, seen)
         if call.part is Part.SHADOW:
-            return Settled(Record(origin.claim, entry, self.entries), seen)
+            paid = bill(call.decision, attempts, time.time())
+            return Settled(Record(origin.claim, entry, self.entries, paid), seen)
         member = Member(draft=draft, attempts=attempts)
         if die is not None:
             member = Member(attempts=attempts, reason=die.reason, message=die.message)
@@ -200,6 +213,11 @@ class Exits:
         # Nobody waits for a member that is none.
         settlement = join or Ack(origin.claim)
         return Settled(settlement, seen, no_answer(origin, die, attempts) if die else None)
+
+
+def billed(call: Call | None) -> int:
+    """Return of how many of the first attempts the budgets know."""
+    return len(call.attempts) if call is not None and call.part is Part.COMBINE else 0
 
 
 def no_answer(origin: Origin, die: Die, attempts: tuple[Attempt, ...]) -> RequestFailed:

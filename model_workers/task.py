@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final
 
 import redis
@@ -22,6 +23,9 @@ from pydantic import ValidationError
 
 from model_workers.advance import Die, Later, NextStep
 from model_workers.answer import charged, to_draft
+from model_workers.answer_cache.entry import Entry, entry_of, is_kept, is_on_its_way
+from model_workers.answer_cache.flight import AnswerCache, Turn
+from model_workers.answer_cache.store import Store, open_cache
 from model_workers.aside import aside
 from model_workers.caller import Answered, Caller, Failed, TakenOver, persist
 from model_workers.cascade import (
@@ -32,6 +36,7 @@ from model_workers.cascade import (
     after_answer,
     after_grade,
     best,
+    following,
     sampled,
     wants_confidence,
     with_log_probabilities,
@@ -41,6 +46,7 @@ from model_workers.coroutine_task import Settled, SettlingTask
 from model_workers.endpoints.balancer import Balancer
 from model_workers.ensemble import as_draft, attempts_of, death, drafts_of, members_of, without
 from model_workers.exits import Exits, unforeseen
+from model_workers.finish import Standing, Unfinished, finish
 from model_workers.judge import grading_request, picking_request, read_grade, read_pick
 from model_workers.origin import Origin
 from modelyard.catalog import Catalog, UnknownName
@@ -52,7 +58,7 @@ from modelyard.member import round_of
 from modelyard.messages import Attempt, Call, DeadReason, Draft, Part, Request, problems
 from modelyard.names import CALL_TASK, JOIN_KEY_PREFIX, RESULT_KEY_PREFIX, member_of
 from modelyard.outcome import read_outcome
-from modelyard.plan import Combine
+from modelyard.plan import Combine, Strategy
 from modelyard.received import argument
 from modelyard.settling import settle_surely
 
@@ -72,6 +78,7 @@ class CallTask(SettlingTask):
     # An expected end: Celery logs it in one line.
     throws = (RequestFailed,)
     catalog: Catalog
+    folder = Path()
     result_ttl_s = 7 * 24 * 3600
     keep_ledger = True
     keep_text = False
@@ -80,7 +87,7 @@ class CallTask(SettlingTask):
     region = ""
 
     def __init__(self) -> None:
-        self.parts: dict[Part, Callable[[Origin, Call], Awaitable[Settled]]] = {
+        self.parts: dict[Part, Callable[[Origin, Call], Awaitable[Settled | Standing]]] = {
             Part.ANSWER: self.answer,
             Part.JUDGE: self.judge,
             Part.MEMBER: self.apart,
@@ -92,6 +99,13 @@ class CallTask(SettlingTask):
     def caller(self) -> Caller:
         """What calls the models, with what all workers know of their endpoints."""
         return Caller(Balancer(partial(open_redis, self.app), process=owner, region=self.region))
+
+    @cached_property
+    def answers(self) -> AnswerCache:
+        """The answers that were given before."""
+        lease_s: float = self.app.conf.broker_transport_options.get("lease_s", 10.0)
+        url: str = self.app.conf.broker_url
+        return AnswerCache(Store(partial(open_cache, url), lease_s=lease_s), self.folder)
 
     @cached_property
     def exits(self) -> Exits:
@@ -116,9 +130,39 @@ class CallTask(SettlingTask):
             die = Die(DeadReason.INVALID, f"not a call: {problems(error)}")
             return self.exits.unreadable(origin, payload, die)
         try:
-            return await self.parts[call.part](origin, call)
+            return await self.ended(origin, call)
         except TakenOver:
             return Settled(None, error=Ignore("another worker has it"))
+
+    async def ended(self, origin: Origin, call: Call) -> Settled:
+        """Have this part done, or find that it was, and return how the message ends."""
+        entry, deadline, resumes = self.entry(call), call.request.deadline, call.part is Part.JUDGE
+        async with self.answers.turn(entry, origin.id, deadline, resumes=resumes) as turn:
+            if turn.hit is not None:
+                return self.hit(origin, call, turn.hit)
+            ended = await self.parts[call.part](origin, call)
+            if isinstance(ended, Standing):
+                return await self.finished(origin, ended, turn)
+            if is_on_its_way(call, ended.settlement):
+                turn.move_on()
+            return ended
+
+    def entry(self, call: Call) -> Entry | None:
+        """Return where the answer of this call is kept; None where none is."""
+        plan = call.decision.plan
+        model = plan.steps[call.step].model
+        if plan.cache is None or not self.knows(model):
+            return None
+        return entry_of(call, asked(call), self.catalog.model(model))
+
+    def hit(self, origin: Origin, call: Call, draft: Draft) -> Settled:
+        """End a message with an answer that was given before. It was accepted and finished then."""
+        if call.part is Part.MEMBER:
+            return self.exits.apart(origin, call, call.attempts, draft)
+        paid = (*call.drafts, draft)
+        return self.exits.answered(
+            origin, call, call.attempts, draft, paid=paid, others=call.drafts
+        )
 
     async def called(
         self, origin: Origin, call: Call, request: Request, *, stays: bool = False
@@ -138,17 +182,43 @@ class CallTask(SettlingTask):
 
     # -- the answer of the request itself
 
-    async def answer(self, origin: Origin, call: Call) -> Settled:
+    async def finished(self, origin: Origin, stands: Standing, turn: Turn) -> Settled:
+        """Do to an answer what the plan says, and end the request with it."""
+        call = stands.call
+        is_apart = call.part in {Part.MEMBER, Part.SHADOW}
+        if call.decision.plan.after and not is_apart:
+            finished = await finish(stands, partial(self.called, origin, stays=True))
+            if isinstance(finished, Unfinished):
+                return self.unfinished(origin, call, finished)
+            stands = finished
+        if is_kept(call, stands.draft, self.knows, time.time()):
+            turn.keep(stands.draft)
+        if is_apart:
+            return self.exits.apart(origin, call, stands.attempts, stands.draft)
+        return self.exits.answered(
+            origin, call, stands.attempts, stands.draft, paid=stands.paid, others=stands.others
+        )
+
+    def unfinished(self, origin: Origin, call: Call, found: Unfinished) -> Settled:
+        """Hand the request to the next model, if another answer may do, or bury it."""
+        step = following(call, self.knows, time.time()) if found.may_go_on else None
+        if step is None or call.decision.plan.strategy is Strategy.ENSEMBLE:
+            return self.exits.dead(origin, call, found.attempts, found.die)
+        changed = {"part": Part.ANSWER, "step": step, "attempts": found.attempts}
+        onward = call.model_copy(update={**changed, "drafts": found.drafts})
+        why = f"step {step + 1} after {found.die.message}"
+        logger.warning("request %s: %s", origin.id, why)
+        return self.exits.hop(origin, onward, why)
+
+    async def answer(self, origin: Origin, call: Call) -> Settled | Standing:
         """Have this step's model answer."""
-        request, accept = call.request, call.decision.plan.accept
-        if wants_confidence(accept):
-            request = with_log_probabilities(request)
+        request, accept = asked(call), call.decision.plan.accept
         called = await self.called(origin, call, request)
         if isinstance(called, Failed):
             return self.left(origin, call, called.attempts, called.move)
         draft = to_draft(called.completion, called.model)
         if accept is None:
-            return self.exits.answered(origin, call, called.attempts, draft)
+            return Standing(call, called.attempts, draft, (*call.drafts, draft), call.drafts)
         return await self.weigh(origin, call, request, called.attempts, draft)
 
     async def weigh(
@@ -158,7 +228,7 @@ class CallTask(SettlingTask):
         request: Request,
         attempts: tuple[Attempt, ...],
         draft: Draft,
-    ) -> Settled:
+    ) -> Settled | Standing:
         """Decide what becomes of an answer that has to be accepted."""
         texts: list[str] | None = None
         while True:
@@ -196,7 +266,7 @@ class CallTask(SettlingTask):
                 draft = charged(draft, each.completion, each.model)
         return draft, texts, attempts
 
-    async def judge(self, origin: Origin, call: Call) -> Settled:
+    async def judge(self, origin: Origin, call: Call) -> Settled | Standing:
         """Have this judge grade the last draft."""
         draft = call.drafts[-1]
         called = await self.called(origin, call, grading_request(call.request, draft))
@@ -216,19 +286,21 @@ class CallTask(SettlingTask):
         )
         return self.graded(origin, call, grade, why)
 
-    def graded(self, origin: Origin, call: Call, grade: float | None, why: str) -> Settled:
+    def graded(
+        self, origin: Origin, call: Call, grade: float | None, why: str
+    ) -> Settled | Standing:
         """Return what becomes of the last draft; `why` there is no grade, if there is none."""
         if grade is None:
             logger.warning("request %s: %s", origin.id, why)
         return self.drafted(origin, call, after_grade(call, grade, why, self.knows, time.time()))
 
-    def drafted(self, origin: Origin, call: Call, move: Stands | AskJudge | Escalate) -> Settled:
+    def drafted(
+        self, origin: Origin, call: Call, move: Stands | AskJudge | Escalate
+    ) -> Settled | Standing:
         """Return what becomes of the last draft of `call`."""
         *others, draft = call.drafts
         if isinstance(move, Stands):
-            return self.exits.answered(
-                origin, call, call.attempts, draft, paid=call.drafts, others=others
-            )
+            return Standing(call, call.attempts, draft, call.drafts, tuple(others))
         if isinstance(move, AskJudge):
             onward = call.model_copy(update={"part": Part.JUDGE})
             why = f"step {call.step + 1} graded by {onward.model}"
@@ -247,7 +319,7 @@ class CallTask(SettlingTask):
         attempts: tuple[Attempt, ...],
         move: NextStep | Later | Die,
         where: str = "",
-    ) -> Settled:
+    ) -> Settled | Standing:
         """Return how a call leaves this pool that the model did not answer."""
         if isinstance(move, Later):
             return self.exits.later(
@@ -263,33 +335,32 @@ class CallTask(SettlingTask):
         if call.part is Part.JUDGE:
             why = f"{call.model} could not grade it: {move.reason}"
             return self.graded(origin, call, None, why)
-        if call.drafts:
+        fit = [draft for draft in call.drafts if not draft.unfit]
+        if fit:
             # What was paid for and not accepted is better than nothing, and says what it is.
             logger.warning("request %s: a draft stands, as %s", origin.id, move.message)
-            draft = best(call.drafts)
-            return self.exits.answered(
-                origin, call, attempts, draft, paid=call.drafts, others=call.drafts
-            )
+            return Standing(call, attempts, best(fit), call.drafts, call.drafts)
         return self.exits.dead(origin, call, attempts, move, where)
 
     # -- the parts of an ensemble, and shadows
 
-    async def apart(self, origin: Origin, call: Call) -> Settled:
+    async def apart(self, origin: Origin, call: Call) -> Settled | Standing:
         """Have a model answer for an ensemble, or for the record."""
         if await persist(unwanted, self.app, origin, call):
             return Settled(Ack(origin.claim), "not called: nobody waits for it any more")
         called = await self.called(origin, call, call.request)
         if isinstance(called, Failed):
             return self.left(origin, call, called.attempts, called.move)
-        draft = to_draft(called.completion, called.model)
-        return self.exits.apart(origin, call, called.attempts, draft)
+        return Standing(call, called.attempts, to_draft(called.completion, called.model))
 
-    async def combine(self, origin: Origin, call: Call) -> Settled:
+    async def combine(self, origin: Origin, call: Call) -> Settled | Standing:
         """Make one answer of those that the members gave."""
         plan = call.decision.plan
         how = plan.combine or Combine()
         members = members_of(await persist(read_join, self.app, origin.id))
         attempts, drafts = attempts_of(members), drafts_of(members)
+        # The members' calls were counted as they ended; see `Exits`.
+        call = call.model_copy(update={"attempts": attempts})
         if not drafts:
             return self.exits.dead(origin, call, attempts, death(members, len(plan.steps)))
         combined = None
@@ -304,14 +375,8 @@ class CallTask(SettlingTask):
         except ModelyardError as error:
             die = Die(DeadReason.EXHAUSTED, str(error))
             return self.exits.dead(origin, call, attempts, die)
-        return self.exits.answered(
-            origin,
-            call,
-            attempts,
-            as_draft(combined),
-            paid=drafts,
-            others=without(combined, drafts),
-        )
+        others = tuple(without(combined, drafts))
+        return Standing(call, attempts, as_draft(combined), tuple(drafts), others)
 
     async def pick(
         self, origin: Origin, call: Call, attempts: tuple[Attempt, ...], drafts: list[Draft]
@@ -343,7 +408,16 @@ class CallTask(SettlingTask):
             call = Call.decode(payload)
         except ValidationError:
             return self.exits.unreadable(origin, payload, die, where)
-        return self.left(origin, call, call.attempts, die, where)
+        ended = self.left(origin, call, call.attempts, die, where)
+        if not isinstance(ended, Standing):
+            return ended
+        if call.decision.plan.after:
+            # Whatever failed may have been just that, and an answer must not go out without it.
+            return self.exits.dead(origin, call, call.attempts, die, where)
+        paid, others = ended.paid, ended.others
+        return self.exits.answered(
+            origin, call, ended.attempts, ended.draft, paid=paid, others=others
+        )
 
     def Strategy(self, task: Task, app: Any, consumer: Any) -> Callable[..., Any]:
         """Return Celery's own handler of this task's messages, behind a look at what is in them.
@@ -375,6 +449,14 @@ class CallTask(SettlingTask):
 
     async def aclose(self) -> None:
         await self.caller.aclose()
+        await self.answers.aclose()
+
+
+def asked(call: Call) -> Request:
+    """Return the request as it is sent to who answers it."""
+    if wants_confidence(call.decision.plan.accept):
+        return with_log_probabilities(call.request)
+    return call.request
 
 
 def open_redis(app: Celery) -> redis.Redis:

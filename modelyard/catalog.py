@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
+from modelyard.budgets import Budget, check_budgets
 from modelyard.catalog_part import Part
 from modelyard.errors import ModelyardError
+from modelyard.link_local import is_link_local
 from modelyard.messages import Usage
 from modelyard.plan import Strategy
 from modelyard.routes import Route
@@ -93,7 +95,8 @@ class Endpoint(Part):
     its `label` where it has none. `weight` is its share under `balance: weighted`; `region` says
     where it lies, for requests that are limited to a region, and for Bedrock and Vertex AI whose
     address follows from it; `project` is Vertex AI's, `api_version` Azure's or Anthropic's.
-    `key_name` is the variable that the key came from.
+    `key_name` is the variable that the key came from. `allow_link_local`: it may be where a cloud's
+    machines have their metadata (`modelyard.link_local`).
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
@@ -103,14 +106,21 @@ class Endpoint(Part):
     project: str | None = None
     api_version: str | None = None
     quota: Quota = Quota()
+    allow_link_local: bool = False
     api_key: SecretStr | None = None
     disabled: str | None = None
     key_name: str | None = None
 
     @model_validator(mode="after")
     def _address_is_one(self) -> Self:
+        parts = urlsplit(self.base_url)
         # Raises ValueError for a port that is none.
-        urlsplit(self.base_url).port  # noqa: B018
+        parts.port  # noqa: B018
+        if is_link_local(parts.hostname or "") and not self.allow_link_local:
+            raise ValueError(
+                "'base_url' is a link-local or metadata address: set allow_link_local: true if a "
+                "model is there"
+            )
         return self
 
     @property
@@ -228,8 +238,10 @@ class Model(Part):
             raise ValueError("only provider 'python' has an entry_point")
         if self.is_remote and not self.endpoints:
             raise ValueError(f"provider {self.provider!r} needs at least one endpoint")
-        if self.provider == "extractive" and self.endpoints:
-            raise ValueError("provider 'extractive' runs inside the worker and has no endpoints")
+        if self.provider in {"extractive", "python"} and self.endpoints:
+            raise ValueError(
+                f"provider {self.provider!r} runs inside the worker and has no endpoints"
+            )
         if self.provider == "people" and self.endpoints:
             raise ValueError("provider 'people' answers by modelyard inbox and has no endpoints")
         return self
@@ -285,9 +297,11 @@ class Catalog(Part):
     models: Annotated[tuple[Model, ...], Field(min_length=1)]
     routes: Annotated[dict[str, Route], Field(min_length=1)]
     quotas: Quotas = Quotas()
+    budgets: tuple[Budget, ...] = ()
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
+        check_budgets(self.budgets, (model.name for model in self.models), self.routes)
         people = {model.name for model in self.models if model.is_people}
         tried: dict[str, str] = {}
         embedded: dict[str, tuple[str, str | None]] = {}

@@ -14,7 +14,7 @@ import redis
 from pydantic import Field, ValidationError
 from pydantic_core import to_json
 
-from modelyard.messages import Answer, Attempt, Call, DeadLetter, Draft, Part
+from modelyard.messages import Answer, Attempt, Cached, Call, DeadLetter, Draft, Part
 from modelyard.names import DECISIONS_KEY
 from modelyard.plan import Arm, Decision, Strategy
 from modelyard.wire import Fraction, Wire
@@ -59,7 +59,8 @@ class Entry(Wire):
     `outcome` is `answered`, the dead letter's reason, or of a part `failed`. `latency_s` is from
     submit to the outcome, and `calling_s` the part of it in calls. `score`, from 0 to 1, is the
     judge's or the feedback's. `accepted`: in a cascade, whether no answer was turned down.
-    `drafts`: the answers that were paid for on the way. `request` is there only where text is kept.
+    `drafts`: the answers that were paid for on the way. `cached`: whose answer it was before, which
+    saved `saved_usd`. `request` is there only where text is kept.
     """
 
     kind: Kind
@@ -84,6 +85,8 @@ class Entry(Wire):
     score: Fraction | None = None
     accepted: bool | None = None
     drafts: int = 0
+    cached: str = ""
+    saved_usd: float = 0.0
     comment: str = ""
     request: dict[str, Any] | None = None
 
@@ -112,6 +115,7 @@ def answered_entry(answer: Answer, call: Call, *, keep_text: bool) -> str:
     entry["calls"] = calls_of(answer.attempts)
     if answer.drafts:
         entry["drafts"] = len(answer.drafts)
+    with_saving(entry, answer.cached)
     if decision.plan.strategy is Strategy.CASCADE:
         entry["accepted"] = not any(draft.verdict for draft in answer.drafts)
     for draft in reversed(call.drafts):
@@ -163,6 +167,7 @@ def part_entry(
         entry["cost_usd"] = draft.cost_usd
         entry["input_tokens"] = draft.usage.input_tokens
         entry["output_tokens"] = draft.usage.output_tokens
+        with_saving(entry, draft.cached)
         if draft.score is not None:
             entry["score"] = draft.score
     return encoded(entry, call, keep_text)
@@ -186,6 +191,12 @@ def decided(kind: Kind, id: str, at: float, decision: Decision | None) -> dict[s
     if decision.arms:
         entry["arms"] = [{"experiment": arm.experiment, "arm": arm.arm} for arm in decision.arms]
     return entry
+
+
+def with_saving(entry: dict[str, Any], cached: Cached | None) -> None:
+    """Add what an answer saved that was given before."""
+    if cached is not None:
+        entry["cached"], entry["saved_usd"] = cached.of, cached.saved_usd
 
 
 def since(entry: dict[str, Any], call: Call, attempts: Sequence[Attempt], now: float) -> None:

@@ -15,6 +15,7 @@ from kombu.exceptions import KombuError
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from modelyard.budgets import bill
 from modelyard.claims import Ack, Claimed, End, Join
 from modelyard.errors import RequestFailed
 from modelyard.member import Member, ended
@@ -41,10 +42,12 @@ def answered(
     entries: int = 0,
     session: str = "",
     joined: bool = False,
+    billed: int = 0,
 ) -> End:
     """Return the end of a request that was answered. `now` is in seconds since the epoch.
 
-    `entry`, `entries`, `session` and `joined` are those of `End`.
+    `entry`, `entries`, `session` and `joined` are those of `End`; the budgets know of the cost of
+    the first `billed` attempts.
     """
     result = answer.model_dump_json(exclude_defaults=True)
     return End(
@@ -60,6 +63,7 @@ def answered(
         session=session,
         model=answer.model,
         joined=joined,
+        bill=bill(answer.decision, answer.attempts[billed:], now),
     )
 
 
@@ -72,8 +76,9 @@ def died(
     entry: str = "",
     entries: int = 0,
     joined: bool = False,
+    billed: int = 0,
 ) -> End:
-    """Return the end of a request that became a dead letter; the last three are those of `End`."""
+    """Return the end of a request that became a dead letter; the last four are as in `answered`."""
     return End(
         claim=claim,
         key=RESULT_KEY_PREFIX + letter.id,
@@ -87,6 +92,7 @@ def died(
         entry=entry,
         entries=entries,
         joined=joined,
+        bill=bill(letter.decision, letter.attempts[billed:], letter.died_at),
     )
 
 

@@ -35,13 +35,17 @@ _leases: dict[tuple[int, str], Leases] = {}
 """The thread for each broker that this process consumes from, by process id and address."""
 
 
+LONGEST_PAUSE_S: Final = 5.0
+"""A pause is over after so many seconds, however long a wait was asked for: what is behind in the
+queue may have a deadline, may be cancelled, or may go elsewhere."""
+
 _paused: dict[str, float] = {}
 """Queues that this process takes nothing from, and until when, by `time.monotonic`."""
 
 
 def pause(queue: str, wait_s: float) -> None:
     """Take nothing from `queue` for `wait_s` seconds: what is in it could not be done."""
-    until = time.monotonic() + wait_s
+    until = time.monotonic() + min(wait_s, LONGEST_PAUSE_S)
     _paused[queue] = max(until, _paused.get(queue, 0.0))
 
 

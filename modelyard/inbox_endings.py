@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from modelyard.budgets import bill
 from modelyard.claims import Ack, Claimed, End, Join, Record
 from modelyard.decision_ledger import answered_entry, died_entry, part_entry
 from modelyard.endings import answered, buried, died, reply_channel
@@ -131,7 +132,8 @@ class Endings:
             )
         )
         if self._call.part is Part.SHADOW:
-            return Record(self.claim, entry, self.settings.ledger_entries)
+            paid = bill(self._call.decision, attempts, self.now)
+            return Record(self.claim, entry, self.settings.ledger_entries, paid)
         join = ended(
             Member(draft=draft, attempts=attempts, reason=reason, message=message),
             claim=self.claim,

@@ -1,5 +1,8 @@
 """How one member of an ensemble ended: what `Join` carries, and the combiner reads."""
 
+import time
+
+from modelyard.budgets import bill
 from modelyard.claims import Join
 from modelyard.messages import Attempt, DeadReason, Draft
 from modelyard.names import member_of
@@ -44,6 +47,7 @@ def ended(
         entry=entry,
         entries=entries,
         round=round_of(decision) if decision is not None else "",
+        bill=bill(decision, member.attempts, time.time()),
     )
 
 

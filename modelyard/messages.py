@@ -124,7 +124,8 @@ class Request(Wire):
     `Request.of("...")`, or `{"text": "..."}` in JSON, is short for one user message. `params` are
     the sampling parameters of a chat completion (`temperature`, `max_tokens`, ...), passed on to
     the provider. `models` pins the candidates, in order, and skips the route's rules. Of
-    `metadata`, the router knows `user`, `session` and `tenant`: whose request it is.
+    `metadata`, the router knows `user`, `session` and `tenant`: whose request it is. `no_store`:
+    its answer is neither taken from the answer cache nor kept there.
     """
 
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -134,6 +135,7 @@ class Request(Wire):
     params: dict[str, Any] = Field(default_factory=dict)
     limits: Limits = Limits()
     metadata: dict[str, str] = Field(default_factory=dict)
+    no_store: bool = False
     deadline: float | None = None
     submitted_at: float | None = None
 
@@ -268,11 +270,25 @@ class Call(Wire):
         return judge or plan.steps[self.step].model
 
 
+class Cached(Wire):
+    """Where an answer comes from that was given before, and what it saved.
+
+    `of` is the request that was answered so; `usage` and `saved_usd` are what that took.
+    `similarity` is the cosine of the two requests' embeddings, None where they are the same.
+    """
+
+    of: str
+    usage: Usage = Usage()
+    saved_usd: float = 0.0
+    similarity: float | None = None
+
+
 class Draft(Wire):
     """The answer of one model on the way to the final one.
 
     `verdict` says why it was not accepted; `score` is the judge's, from 0 to 1; `confidence` the
-    mean probability of its tokens.
+    mean probability of its tokens; `cached` that no call was made for it. `processed` are the
+    steps of the plan's `after` that changed it; an `unfit` one did not pass them and never stands.
     """
 
     model: str
@@ -285,6 +301,9 @@ class Draft(Wire):
     score: float | None = None
     verdict: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    cached: Cached | None = None
+    processed: tuple[str, ...] = ()
+    unfit: bool = False
 
 
 class Timings(Wire):
@@ -307,7 +326,9 @@ class Answer(Wire):
     `model` is the catalog's name and `provider_model` what the provider says it ran. `extractive`
     marks text that was picked from the input and not written by a model. `drafts` are the answers
     of other models that were paid for on the way; usage and cost include them. `tool_calls` are
-    what the model asks the producer to call; the text may be empty then.
+    what the model asks the producer to call; the text may be empty then. `cached`: it was given
+    before, to another request; usage and cost are then those of what was called all the same.
+    `processed`: which steps of the plan's `after` changed the text.
     """
 
     id: str
@@ -323,6 +344,8 @@ class Answer(Wire):
     attempts: tuple[Attempt, ...] = ()
     drafts: tuple[Draft, ...] = ()
     timings: Timings = Timings()
+    cached: Cached | None = None
+    processed: tuple[str, ...] = ()
 
 
 Call.model_rebuild()
@@ -338,7 +361,7 @@ class DeadReason(StrEnum):
     INVALID = "invalid"
     """It can't be read, routed or accepted by any model."""
     REFUSED = "refused"
-    """A provider declined its content."""
+    """A provider declined its content, a person did not want it, or a budget is spent."""
     POISON = "poison"
     """Each worker that had its message was lost: the message is suspected to kill them."""
 

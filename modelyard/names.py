@@ -93,6 +93,18 @@ seconds since the epoch; with `:calls` after it one from worker process to its c
 QUOTA_PROCESSES_KEY: Final = "modelyard:quota"
 """A sorted set of worker processes by when they last took quota, in seconds since the epoch."""
 
+CACHED_KEY_PREFIX: Final = "modelyard:cached:"
+"""Before a hash of a request and its model: the answer as JSON, or, while somebody has it made,
+`lease:` and whose request that is."""
+
+CACHED_PROMPTS_KEY_PREFIX: Final = "modelyard:cached_prompts:"
+"""Before a hash of all of a request but its last words: a stream of the last answers that are kept,
+`k` the hash of each, `v` the embedding of those words in 32-bit floats."""
+
+SPENT_KEY_PREFIX: Final = "modelyard:spent:"
+"""Before a day (UTC), such as 2026-11-23: a hash from a budget's label to what was spent on it that
+day, in billionths of a US dollar."""
+
 ONCE_HEADER: Final = "modelyard-once"
 """Message header: a mark, and for how many seconds a second message with it is not accepted."""
 

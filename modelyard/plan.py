@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from modelyard.after import After
 from modelyard.wire import Fraction, Positive, Wire
 
 
@@ -73,6 +74,19 @@ class Combine(Wire):
         return self
 
 
+class AnswerCache(Wire):
+    """That an answer may be one that was given before, up to `ttl_s` seconds ago (0: it may not).
+
+    To the same request, or, where `similar` is given, to one that differs only in the words of its
+    last message, whose embeddings have at least this cosine. `embeddings` is what makes them, a
+    folder or a function; a route's own where nothing is said.
+    """
+
+    ttl_s: Annotated[int, Field(ge=0, le=30 * 24 * 3600)]
+    similar: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    embeddings: Annotated[str, Field(min_length=1)] | None = None
+
+
 class Step(Wire):
     """One model to try."""
 
@@ -95,7 +109,8 @@ class Strategy(StrEnum):
 class Plan(Wire):
     """What the workers execute. `accept` belongs to a cascade, `combine` to an ensemble.
 
-    `shadow`: a model that is called as well, and whose answer is only recorded.
+    `shadow`: a model that is called as well, and whose answer is only recorded. `cache`: that
+    answers are kept and found. `after`: what is done to the final answer, in order.
     """
 
     strategy: Strategy = Strategy.SINGLE
@@ -103,6 +118,8 @@ class Plan(Wire):
     accept: Accept | None = None
     combine: Combine | None = None
     shadow: str | None = None
+    cache: AnswerCache | None = None
+    after: tuple[After, ...] = ()
 
     @property
     def words(self) -> str:
@@ -149,7 +166,8 @@ class Decision(Wire):
 
     `rule` is the position of the rule that matched in its route, from 0; None if none did.
     `confidence` is the learned classifier's, None where it was not asked. `input_tokens` and
-    `output_tokens` are estimates, and so is `complexity`, from 1 to 5.
+    `output_tokens` are estimates, and so is `complexity`, from 1 to 5. `budgets` are the labels of
+    those that its cost counts against.
     """
 
     route: str
@@ -163,5 +181,6 @@ class Decision(Wire):
     excluded: tuple[Excluded, ...] = ()
     estimates: tuple[Estimate, ...] = ()
     arms: tuple[Arm, ...] = ()
+    budgets: tuple[str, ...] = ()
     decided_at: float
     plan: Plan

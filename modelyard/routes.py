@@ -8,9 +8,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import re2
 from pydantic import Field, field_validator, model_validator
 
+from modelyard.after import After
 from modelyard.catalog_part import Part
 from modelyard.expression_terms import said
-from modelyard.plan import Accept, Combine, Strategy
+from modelyard.plan import Accept, AnswerCache, Combine, Strategy
 from modelyard.wire import Fraction, Positive
 
 Word = Annotated[str, Field(min_length=1)]
@@ -135,7 +136,8 @@ class Target(Part):
 
     `choose`: `given` keeps the order; `cheapest` takes the cheapest of those that keep to the
     limits, and fails over to the next cheapest. The limits apply where the request has none of its
-    own. `accept` belongs to a cascade, `combine` to an ensemble.
+    own. `accept` belongs to a cascade, `combine` to an ensemble. `answer_cache` and `after` are in
+    place of the route's.
     """
 
     models: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -146,6 +148,8 @@ class Target(Part):
     max_latency_s: Positive | None = None
     accept: Accept | None = None
     combine: Combine | None = None
+    answer_cache: AnswerCache | None = None
+    after: tuple[After, ...] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -286,13 +290,16 @@ class Route(Part):
     `intents` says where each intent of the classifier goes. What is unknown, is less sure than
     `min_confidence`, or has no place goes to `otherwise`, the safe choice.
 
-    `embeddings` is what a classifier that was trained with embeddings gets them from: the folder
-    of a static model, or a function (`module:name`). Others leave it alone.
+    `embeddings` is what a classifier that was trained with embeddings, and an answer cache that
+    finds what is similar, get them from: the folder of a static model, or a function
+    (`module:name`). Others leave it alone.
 
     `predictor` is the folder of a model that predicts each model's quality; `predicts` gives its
     names for models their names here. `if_none`: what happens where no candidate keeps to the
     limits: `refuse`, or `otherwise` without limits. `sticky`: a session that was escalated starts
-    where it got to. `cache`: what is remembered of the learned models' answers.
+    where it got to. `cache`: what is remembered of the learned models' answers. `answer_cache`:
+    for how long answers are kept for requests that come again; without it they are not. `after`:
+    what is done to the text of a final answer, in order.
     """
 
     decide_by: Literal["rules", "learned", "hybrid"] | None = None
@@ -302,6 +309,8 @@ class Route(Part):
     predictor: str | None = None
     predicts: dict[str, str] = Field(default_factory=dict)
     cache: Cache = Cache()
+    answer_cache: AnswerCache | None = None
+    after: tuple[After, ...] = ()
     rules: tuple[Rule, ...] = ()
     intents: dict[str, Target] = Field(default_factory=dict)
     otherwise: Target
@@ -315,8 +324,16 @@ class Route(Part):
             raise ValueError(f"decide_by: {self.decide_by} needs a classifier, such as builtin")
         if self.intents and self.classifier is None:
             raise ValueError("intents need a classifier, such as builtin")
-        if self.embeddings is not None and self.classifier is None:
-            raise ValueError("embeddings need a classifier, the folder of a trained model")
+        likens = [each for each in self.answer_caches if each.similar is not None]
+        if self.embeddings is None and any(each.embeddings is None for each in likens):
+            raise ValueError(
+                "answer_cache: similar needs embeddings, the folder of a static model or a function"
+            )
+        if self.embeddings is not None and self.classifier is None and not likens:
+            raise ValueError(
+                "embeddings need a classifier, the folder of a trained model, or an answer_cache "
+                "with similar"
+            )
         if self.predicts and self.predictor is None:
             raise ValueError("predicts needs a predictor, the folder of a trained model")
         for position, rule in enumerate(self.rules):
@@ -336,6 +353,25 @@ class Route(Part):
     def mode(self) -> Literal["rules", "learned", "hybrid"]:
         """How it is decided."""
         return self.decide_by or ("hybrid" if self.classifier else "rules")
+
+    @property
+    def answer_caches(self) -> tuple[AnswerCache, ...]:
+        """What the route and its targets say of the answer cache, in no order."""
+        said = (self.answer_cache, *(target.answer_cache for target in self.targets))
+        return tuple(each for each in said if each is not None)
+
+    def cache_of(self, target: Target) -> AnswerCache | None:
+        """Return how answers of a target are cached, with the embeddings for it; None: not."""
+        cache = target.answer_cache or self.answer_cache
+        if cache is None or cache.ttl_s == 0:
+            return None
+        if cache.similar is None:
+            return cache.model_copy(update={"embeddings": None})
+        return cache.model_copy(update={"embeddings": cache.embeddings or self.embeddings})
+
+    def after_of(self, target: Target) -> tuple[After, ...]:
+        """Return what is done to the answers of a target."""
+        return self.after if target.after is None else target.after
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -90,7 +90,8 @@ class Join:
 
     `ended` is the member as JSON; `queue`: where the joined message may go, if this one answered.
     `entry` goes to the decision ledger, which keeps about `entries`. `round` is that of the
-    member's `JoinPoint`, or '' where it can't be told.
+    member's `JoinPoint`, or '' where it can't be told. `bill` is what its calls cost
+    (`modelyard.budgets`).
     """
 
     claim: str
@@ -102,24 +103,28 @@ class Join:
     entry: str = ""
     entries: int = 0
     round: str = ""
+    bill: str = ""
 
     def args(self) -> tuple[Any, ...]:
         return (
             *("join", self.claim, self.id, self.number, self.round, self.ended),
-            *(int(self.answered), self.queue, self.entry, self.entries),
+            *(int(self.answered), self.queue, self.entry, self.entries, self.bill),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """It is done with, and only the decision ledger, which keeps about `entries`, hears of it."""
+    """It is done with, and only the decision ledger, which keeps about `entries`, hears of it, and
+    the budgets of its `bill`.
+    """
 
     claim: str
     entry: str
     entries: int
+    bill: str = ""
 
     def args(self) -> tuple[Any, ...]:
-        return "record", self.claim, self.entry, self.entries
+        return "record", self.claim, self.entry, self.entries, self.bill
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,8 @@ class End:
     waits; `died_at` is in seconds since the epoch. If it is the first: `entry` goes to the decision
     ledger, which keeps about `entries`; under the key `session` it is remembered that the session
     was escalated to `model`. If the request may be `joined`, what is known of its members is
-    forgotten, first or not.
+    forgotten, first or not. `bill` is what its calls cost: it counts, first or not, while the
+    claim is held.
     """
 
     claim: str
@@ -147,12 +153,13 @@ class End:
     session: str = ""
     model: str = ""
     joined: bool = False
+    bill: str = ""
 
     def args(self) -> tuple[Any, ...]:
         return (
             *("end", self.claim, self.key, self.result, self.ttl_s),
             *(self.channel, self.id, self.letter, self.reason, self.died_at),
-            *(self.entry, self.entries, self.session, self.model, int(self.joined)),
+            *(self.entry, self.entries, self.session, self.model, int(self.joined), self.bill),
         )
 
 

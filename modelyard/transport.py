@@ -107,6 +107,7 @@ class Channel(kombu_redis.Channel):
         self.unacknowledged: set[str] = set()
         self._left = True
         self._blocked: set[str] = set()
+        self._resting = False
         self._soon: Any = None
         self._ack_timer: Any = None
         self._any_cancelled = False
@@ -243,6 +244,7 @@ class Channel(kombu_redis.Channel):
         left = False
         resting = paused(self.active_queues)
         self._blocked = set(resting)
+        self._resting = bool(resting)
         for every, room in self._groups():
             if self.qos.room <= 0:
                 left = True
@@ -308,7 +310,7 @@ class Channel(kombu_redis.Channel):
             WAKE_KEY_PREFIX + queue for queue in self.active_queues if queue not in self._blocked
         ]
         if not keys and not self._left:
-            if not paused(self.active_queues):
+            if not self._resting:  # not what is paused now: a pause may just have ended
                 return
             # Nobody puts a token there: it is a wait, after which this looks again.
             keys = [WAKE_KEY_PREFIX]

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -81,6 +82,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._start_at: float | None = None
+        self._retired = False
 
     @property
     def pid(self) -> int | None:
@@ -110,6 +112,9 @@ class Child:
         """Return whether it died since the last look. Raises `YardFailed` when it is hopeless."""
         if self._process is None or self._process.poll() is None:
             return False
+        if self._retired:
+            self._process = None
+            return False
         now = self._clock()
         self._mourn(self._process.returncode, now - self._started_at)
         self._process = None
@@ -125,9 +130,20 @@ class Child:
     def terminate(self) -> None:
         """Ask it to finish what it has in hand and end."""
         self._start_at = None
-        if self.running():
+        # A worker that is told twice does not finish what it has.
+        if self.running() and not self._retired:
             assert self._process is not None
             self._process.terminate()
+
+    def retire(self) -> None:
+        """Ask it to finish what it has in hand and end for good: nobody starts it again."""
+        self.terminate()
+        self._retired = True
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was retired and has ended."""
+        return self._retired and self._process is None
 
     def running(self) -> bool:
         """Return whether the process runs."""
@@ -191,31 +207,49 @@ class Children:
     ) -> None:
         self._clock = clock
         self._on_all_dead = on_all_dead
-        self._children = [
-            Child(
-                spec,
-                log_dir=log_dir,
-                env=env,
-                descriptors=descriptors,
-                on_death=on_death,
-                clock=clock,
-            )
-            for spec in specs
-        ]
+        self._make = partial(
+            Child,
+            log_dir=log_dir,
+            env=env,
+            descriptors=descriptors,
+            on_death=on_death,
+            clock=clock,
+        )
+        self._children = [self._make(spec) for spec in specs]
 
     def start(self) -> None:
         """Start them all."""
         for child in self._children:
-            child.start()
-            log.info(
-                "started %s (process %s), log in %s", child.spec.name, child.pid, child.log_path
-            )
+            self._start(child)
+
+    def names(self) -> frozenset[str]:
+        """Return the names of all that run, end, or are started again soon."""
+        return frozenset(child.spec.name for child in self._children)
+
+    def add(self, spec: ChildSpec) -> None:
+        """Start one more."""
+        child = self._make(spec)
+        self._children.append(child)
+        self._start(child)
+
+    def retire(self, name: str) -> None:
+        """Have one finish what it has in hand and end for good."""
+        for child in self._children:
+            if child.spec.name == name:
+                child.retire()
+                log.info("%s (process %s) ends when its calls have", name, child.pid)
+
+    @staticmethod
+    def _start(child: Child) -> None:
+        child.start()
+        log.info("started %s (process %s), log in %s", child.spec.name, child.pid, child.log_path)
 
     def watch(self) -> None:
         """Start again whatever died. Raises `YardFailed` when that is pointless."""
         died = [child.bury() for child in self._children]
         if any(died) and not any(child.running() for child in self._children):
             self._on_all_dead()
+        self._children = [child for child in self._children if not child.gone]
         for child in self._children:
             child.start_if_due()
 
@@ -241,11 +275,13 @@ class Children:
 def child_environment(
     base: Mapping[str, str], *, broker_url: str, catalog: Path | None
 ) -> dict[str, str]:
-    """Return the environment of the children: ours, and where broker and catalog are."""
+    """Return the environment of the children: ours, and where broker, catalog and prices are."""
     env = {**base, "MODELYARD_BROKER_URL": broker_url, "PYTHONUNBUFFERED": "1"}
     chosen = catalog or base.get("MODELYARD_CATALOG")
     if chosen:  # the children run in another folder, where a relative path means something else
         env["MODELYARD_CATALOG"] = str(Path(chosen).expanduser().resolve())
+    if prices := base.get("MODELYARD_PRICES"):
+        env["MODELYARD_PRICES"] = str(Path(prices).expanduser().resolve())
     return with_import_path(env)
 
 

@@ -30,8 +30,10 @@ from modelyard.errors import (
 from modelyard.messages import Answer, Lane
 from modelyard.plan import Decision
 from modelyard.settings import load_settings
+from producer.autoscale import Scale
 from producer.batch import BatchOptions
 from producer.batch import run as run_batch
+from producer.budgets import budgets
 from producer.commands import model_command, router_command
 from producer.dead import dead
 from producer.display import (
@@ -46,6 +48,7 @@ from producer.display import (
     show_no_answer,
 )
 from producer.document_summary import INSTRUCTION
+from producer.endpoints import endpoints
 from producer.exit_codes import FAILED, IN_SHORT, WRONG, explained
 from producer.experiments import experiments
 from producer.feedback import feedback
@@ -55,10 +58,12 @@ from producer.inbox import inbox
 from producer.learn import evaluate, train
 from producer.ledger import ledger
 from producer.options import AsJson, Models, Processes, RetryFailed, Route, Timeout, Window
+from producer.plan_command import plan
 from producer.queues import model_states
 from producer.replay import replay
-from producer.router_answer import ask_models
+from producer.router_answer import ask_models, ask_providers
 from producer.run import WINDOW
+from producer.scale_metrics import scale_metrics
 from producer.summarize import SummarizeOptions
 from producer.summarize import run as run_summarize
 from producer.window import candidates
@@ -91,10 +96,14 @@ app.add_typer(inbox, name="inbox")
 app.add_typer(experiments, name="experiments")
 app.add_typer(ledger, name="ledger")
 app.add_typer(worker, name="worker")
+app.command()(budgets)
+app.command()(endpoints)
 app.command()(evaluate)
 app.command()(feedback)
 app.command()(health)
+app.command()(plan)
 app.command()(replay)
+app.command()(scale_metrics)
 app.command()(train)
 
 
@@ -123,6 +132,9 @@ def up(
     flower: Annotated[bool, typer.Option(help="Run Flower, to watch the queues.")] = True,
     flower_port: Annotated[int, typer.Option(help="Flower's port, if it is free.")] = 5555,
     processes: Annotated[int, typer.Option(min=1, help="Worker processes per model.")] = 1,
+    max_processes: Annotated[
+        int | None, typer.Option(min=1, help="As many per model when much waits for it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole yard on this machine until Ctrl-C: Redis, router, a pool per model, Flower."""
@@ -139,6 +151,7 @@ def up(
         flower_port=flower_port,
         processes=processes,
         catalog=settings.catalog,
+        scale=Scale(catalog, max_processes) if max_processes else None,
     )
 
     def ready(addresses: Addresses) -> None:
@@ -380,6 +393,9 @@ def check(
         raise typer.Exit(WRONG) from error
     learned = any(route.classifier or route.predictor for route in catalog.routes.values())
     warnings = ask_models(path) if learned else []
+    calls = any(model.provider not in {"extractive", "people"} for model in catalog.models)
+    if calls or any(route.answer_caches for route in catalog.routes.values()):
+        warnings += ask_providers(path)
     if as_json:
         print_json(
             {

@@ -13,7 +13,7 @@ from rich.table import Table
 from modelyard.catalog import Catalog
 from modelyard.errors import ModelyardError, RequestFailed, RequestRevoked
 from modelyard.messages import Answer
-from modelyard.plan import Accept, Combine, Decision
+from modelyard.plan import Accept, AnswerCache, Combine, Decision
 from producer.failure import failure
 from producer.output import console, standard_output
 from producer.queues import ModelState
@@ -51,6 +51,8 @@ def show_answer(answer: Answer, as_json: bool) -> None:
         return
     plain(answer.text)
     kind = "extractive, " if answer.extractive else ""
+    if answer.cached is not None:
+        kind += f"cached from {answer.cached.of} (${answer.cached.saved_usd:.6f} saved), "
     err.print(
         f"[{kind}{answer.model}, "
         f"{answer.usage.input_tokens:,} + {answer.usage.output_tokens:,} tokens, "
@@ -90,6 +92,8 @@ def show_decision(decision: Decision) -> None:
         lines.append(("accept", conditions(plan.accept)))
     if plan.combine is not None:
         lines.append(("combine", conditions(plan.combine)))
+    if plan.cache is not None:
+        lines.append(("cache", conditions(plan.cache)))
     lines += [("trial", f"{arm.arm} of {arm.experiment}") for arm in decision.arms]
     for each in decision.estimates:
         expected = f"quality {each.quality:.2f}, ${each.cost_usd:.6f}, {each.latency_s:.1f} s"
@@ -99,7 +103,7 @@ def show_decision(decision: Decision) -> None:
         out.print(f"{name:7} {words}", markup=False, soft_wrap=True)
 
 
-def conditions(part: Accept | Combine) -> str:
+def conditions(part: Accept | AnswerCache | Combine) -> str:
     """Return what is set of a plan's part, in one line."""
     given = part.model_dump(exclude_defaults=True, mode="json")
     return ", ".join(f"{name} {value}" for name, value in given.items()) or "as it is by default"

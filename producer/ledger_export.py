@@ -81,6 +81,8 @@ def parquet_writer() -> Callable[[Iterable[Entry], IO[bytes]], int]:
             ("score", pa.float64()),
             ("accepted", pa.bool_()),
             ("drafts", pa.int64()),
+            ("cached", pa.string()),
+            ("saved_usd", pa.float64()),
             ("comment", pa.string()),
             ("request", pa.string()),
         ]

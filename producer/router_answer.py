@@ -1,4 +1,4 @@
-"""What the router says: it is a program of its own, so that is what a worker would decide."""
+"""What the router and the model workers say: programs of their own, as a worker would say it."""
 
 import json
 import os
@@ -33,8 +33,21 @@ def ask_models(catalog: Path) -> list[str]:
 
     Raises `ModelyardError` if the router fails.
     """
-    run = subprocess.run(
-        [sys.executable, "-m", "router_worker", "check"],
+    return ask_warnings(catalog, "the router", "router_worker", "check")
+
+
+def ask_providers(catalog: Path) -> list[str]:
+    """Return in words what a catalog asks for that workers of here can't do, or don't look at.
+
+    Raises `ModelyardError` if their program fails.
+    """
+    return ask_warnings(catalog, "the check of providers", "model_workers")
+
+
+def ask_warnings(catalog: Path, who: str, *module: str) -> list[str]:
+    """Return the warnings of a program of ours about a catalog. Raises `ModelyardError`."""
+    run = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", *module],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
@@ -42,7 +55,7 @@ def ask_models(catalog: Path) -> list[str]:
         env={**os.environ, "MODELYARD_CATALOG": str(catalog)},
     )
     if run.returncode != 0 or not run.stdout:
-        raise ModelyardError(f"the router failed with exit code {run.returncode}")
+        raise ModelyardError(f"{who} failed with exit code {run.returncode}")
     warnings: list[str] = json.loads(run.stdout)["warnings"]
     return warnings
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from modelyard.embedded_redis import EmbeddedRedis, unused_port
 from modelyard.errors import EmbeddedRedisError, ModelyardError
 from modelyard.processes import log_tail, private_folder
 from modelyard.settings import config_dir, load_settings
+from producer.autoscale import Autoscaler, Reader, Scale, pools_of
 from producer.broker_check import wait_for_broker
 from producer.children import (
     EARLY_DEATHS,
@@ -70,7 +72,8 @@ class Yard:
     model. `grace_s` is how long workers may finish what is in flight; by default
     `MODELYARD_SHUTDOWN_GRACE_S` and a margin. `private` says that nobody else is told the address
     of our Redis, so that all of its workers are ours. `workers` replaces the router and the model
-    pools, for tests and for unusual yards.
+    pools, for tests and for unusual yards. With `scale`, the models' pools have `processes` at
+    least, and more as their load wants.
     """
 
     def __init__(
@@ -90,8 +93,12 @@ class Yard:
         broker_wait_s: float = BROKER_WAIT_S,
         private: bool = False,
         workers: Sequence[ChildSpec] | None = None,
+        scale: Scale | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._scale = scale
+        self._processes = processes
+        self._loglevel = loglevel
         self._broker_url = broker_url
         self._state_dir = state_dir.expanduser().resolve()
         self._flower = flower
@@ -99,7 +106,13 @@ class Yard:
         self._python = python
         self._catalog = catalog
         self._workers = (
-            worker_specs(models, processes=processes, python=python, loglevel=loglevel)
+            worker_specs(
+                models,
+                processes=processes,
+                python=python,
+                loglevel=loglevel,
+                numbered=scale is not None,
+            )
             if workers is None
             else tuple(workers)
         )
@@ -150,7 +163,7 @@ class Yard:
             try:
                 redis = self._start_redis(stack, notice, stopping)
                 self._start_children(stack, redis, ready, signals, notice)
-                self._watch(redis, stopping)
+                self._watch(redis, stopping, self._start_scaling(stack, redis))
             except EmbeddedRedisError as error:
                 if not stopping():
                     raise
@@ -225,7 +238,30 @@ class Yard:
             )
         )
 
-    def _watch(self, redis: EmbeddedRedis | None, stopping: Callable[[], bool]) -> None:
+    def _start_scaling(self, stack: ExitStack, redis: EmbeddedRedis | None) -> Callable[[], None]:
+        """Return what sizes the pools, if they are sized."""
+        scale, url = self._scale, self._broker_url if redis is None else redis.url
+        if scale is None:
+            return lambda: None
+        assert url is not None
+        spec = partial(model_spec, python=self._python, loglevel=self._loglevel)
+        pools = pools_of(scale, self._processes, spec)
+        scaler = Autoscaler(pools, self._worker_children, clock=self._clock)
+        reader = stack.enter_context(Reader(scale.reading(url)))
+
+        def size() -> None:
+            numbers = reader.take()
+            if numbers is not None:
+                scaler.apply(numbers)
+
+        return size
+
+    def _watch(
+        self,
+        redis: EmbeddedRedis | None,
+        stopping: Callable[[], bool],
+        size_pools: Callable[[], None],
+    ) -> None:
         health, alive_since = Health(), self._clock()
         while not stopping():
             if redis is not None and not redis.alive:
@@ -239,6 +275,7 @@ class Yard:
                 alive_since = self._clock()
             self._worker_children.watch()
             self._flower_child.watch()
+            size_pools()
             # Not stop.wait(): a signal handler could find its lock taken by the code it broke into.
             time.sleep(POLL_S)
 
@@ -263,22 +300,29 @@ def comes_back(*, own_redis: bool) -> str:
 
 
 def worker_specs(
-    models: Sequence[str], *, processes: int, python: str, loglevel: str
+    models: Sequence[str], *, processes: int, python: str, loglevel: str, numbered: bool = False
 ) -> tuple[ChildSpec, ...]:
-    """Return the router and, for each model, its workers. `models` are those that have some."""
-    numbers: Sequence[int | None] = [None] if processes == 1 else range(1, processes + 1)
+    """Return the router and, for each model, its workers. `models` are those that have some.
+
+    The workers of a model have numbers if there are, or may be, several.
+    """
+    one = processes == 1 and not numbered
+    numbers: Sequence[int | None] = [None] if one else range(1, processes + 1)
     router = router_command(python=python, loglevel=loglevel)
     return (
         ChildSpec("router", tuple(router)),
         *(
-            ChildSpec(
-                node_name(model, number),
-                tuple(model_command(model, process=number, python=python, loglevel=loglevel)),
-            )
+            model_spec(model, number, python=python, loglevel=loglevel)
             for model in models
             for number in numbers
         ),
     )
+
+
+def model_spec(model: str, number: int | None, *, python: str, loglevel: str) -> ChildSpec:
+    """Return how one worker of a model runs."""
+    command = model_command(model, process=number, python=python, loglevel=loglevel)
+    return ChildSpec(node_name(model, number), tuple(command))
 
 
 def flower_spec(port: int, python: str) -> ChildSpec:

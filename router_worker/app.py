@@ -17,6 +17,7 @@ from router_worker.experiments.watch import Watch
 from router_worker.oracles.shared import Shared
 from router_worker.oracles.shelf import Shelf
 from router_worker.rules import prepare
+from router_worker.spending import Spending
 from router_worker.sweep import Sweeper
 from router_worker.task import RouteTask
 
@@ -45,6 +46,10 @@ watch = Watch(
     lambda: connect(app.conf.broker_url, socket_timeout=10.0, socket_connect_timeout=10.0),
 )
 RouteTask.watch = watch
+RouteTask.spending = Spending(
+    RouteTask.catalog,
+    lambda: connect(app.conf.broker_url, socket_timeout=2.0, socket_connect_timeout=2.0),
+)
 sweeper = Sweeper(
     tuple(model.name for model in RouteTask.catalog.models if model.is_people),
     lambda: connect(app.conf.broker_url, socket_timeout=10.0, socket_connect_timeout=10.0),

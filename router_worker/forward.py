@@ -10,6 +10,7 @@ from modelyard.catalog import Catalog
 from modelyard.errors import InvalidRequest
 from modelyard.messages import Call, DeadLetter, DeadReason, Request, problems
 from modelyard.plan import Decision
+from router_worker.budgets import OverBudget
 from router_worker.knowledge import NOTHING, Knowledge
 from router_worker.policy import decide
 
@@ -57,6 +58,8 @@ def forward(
         decision = decide(request, catalog, now, id=id, knowledge=knowledge, escalated=escalated)
     except InvalidRequest as error:
         return refused(id, DeadReason.INVALID, str(error), raw, now)
+    except OverBudget as error:
+        return refused(id, DeadReason.REFUSED, str(error), raw, now)
     return Forwarded(Call(request=request, decision=decision))
 
 

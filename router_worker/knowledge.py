@@ -62,7 +62,8 @@ class Knowledge:
 
     `classifiers` and `predictors` are by the names that routes give them; one that can't be loaded
     is missing. `latency_s` is what calls of a model took lately; `output_tokens` how long its
-    answers were, by model and intent. `taken_back`: experiments that are over.
+    answers were, by model and intent. `taken_back`: experiments that are over. `spent_usd`: what
+    was spent today, by the labels of budgets.
     """
 
     classifiers: Mapping[str, Classifier] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Knowledge:
     latency_s: Mapping[str, float] = field(default_factory=dict)
     output_tokens: Mapping[tuple[str, str], float] = field(default_factory=dict)
     taken_back: frozenset[str] = frozenset()
+    spent_usd: Mapping[str, float] = field(default_factory=dict)
 
     def having(self, seen: Seen) -> "Knowledge":
         """Return the same models with what was seen."""

@@ -50,8 +50,8 @@ class Observer:
             if answers:
                 recent = self._latency_s.setdefault(model, Recent())
                 recent.add(calls.answered_s / answers)
-        # With drafts, the tokens are those of several models.
-        if entry.answered and entry.model and not entry.drafts:
+        # With drafts, the tokens are those of several models; of the answer cache there are none.
+        if entry.answered and entry.model and not entry.drafts and not entry.cached:
             place = (entry.model, entry.intent)
             self._output_tokens.setdefault(place, Recent()).add(entry.output_tokens)
 

@@ -6,8 +6,9 @@ from functools import lru_cache
 from modelyard.catalog import Catalog, UnknownName
 from modelyard.errors import InvalidRequest
 from modelyard.messages import Request
-from modelyard.plan import Arm, Combine, Decision, Plan, Step, Strategy
+from modelyard.plan import AnswerCache, Arm, Combine, Decision, Plan, Step, Strategy
 from modelyard.routes import Route, Target
+from router_worker.budgets import OverBudget, is_spent, of_request, over
 from router_worker.candidates import (
     Choice,
     choose,
@@ -43,7 +44,7 @@ def decide(
 
     `now` is in seconds since the epoch; `id` is what experiments go by for a request that is
     nobody's; `escalated` is the model that the request's session was escalated to. Raises
-    `Unroutable` for an unknown route or model, and when no candidate is left.
+    `Unroutable` for an unknown route or model, and when no candidate is left, and `OverBudget`.
     """
     seen = features(request)
     if request.models:
@@ -109,19 +110,39 @@ def decision(
     *,
     shadow: str | None = None,
 ) -> Decision:
-    """Return the decision for a verdict. Raises `Unroutable` when no candidate is left."""
+    """Return the decision for a verdict.
+
+    Raises `Unroutable` when no candidate is left, and `OverBudget`.
+    """
     why = verdict.because
+    budgets = of_request(request, catalog)
+    spent = over(budgets, knowledge.spent_usd) if budgets else None
+    if spent is not None:
+        if spent.over == "stop":
+            raise OverBudget(is_spent(spent))
+        why += f"; {is_spent(spent)}: its models for that"
+        target = Target(models=spent.downgrade_to, after=target.after)
+        arms, shadow = (), None
     choice = choose(target, request, seen, verdict.intent, catalog, route, knowledge)
-    if not choice.models and route is not None and route.if_none == "otherwise":
+    may_ease = not choice.models and spent is None
+    if may_ease and route is not None and route.if_none == "otherwise":
         why += f"; none keeps to the limits ({summary(choice.excluded)}): the safe choice"
         target = without_limits(route.otherwise)
         safe = without_soft_limits(request)
         choice = choose(target, safe, seen, verdict.intent, catalog, route, knowledge)
     if not choice.models:
-        raise Unroutable(f"no model can take it ({summary(choice.excluded)})")
+        because = f"; {is_spent(spent)}" if spent is not None else ""
+        raise Unroutable(f"no model can take it ({summary(choice.excluded)}){because}")
     # A shadow sees the whole request, too.
     if shadow is not None and exclusion(catalog.model(shadow), request, seen) is not None:
         shadow = None
+    # A request that names its models belongs to a route all the same.
+    caching = route or catalog.routes.get(request.route)
+    cache = caching.cache_of(target) if caching is not None else None
+    planned = plan(choice, target, catalog, shadow, cache)
+    after = caching.after_of(target) if caching is not None else ()
+    if after and planned.strategy is not Strategy.HANDOFF:
+        planned = planned.model_copy(update={"after": after})
     return Decision(
         route=request.route,
         intent=verdict.intent,
@@ -134,30 +155,43 @@ def decision(
         excluded=choice.excluded,
         estimates=choice.estimates,
         arms=arms,
+        budgets=tuple(budget.label for budget in budgets),
         decided_at=now,
-        plan=plan(choice, target, catalog, shadow),
+        plan=planned,
     )
 
 
-def plan(choice: Choice, target: Target, catalog: Catalog, shadow: str | None) -> Plan:
+def plan(
+    choice: Choice,
+    target: Target,
+    catalog: Catalog,
+    shadow: str | None,
+    cache: AnswerCache | None = None,
+) -> Plan:
     """Return what the workers execute. One model alone is no cascade and no ensemble."""
     if catalog.model(choice.models[0]).is_people:
         return Plan(strategy=Strategy.HANDOFF, steps=steps_of(choice.models))
     if len(choice.models) == 1 or target.strategy is Strategy.SINGLE:
-        return single(choice.models, shadow)
+        return single(choice.models, shadow, cache)
     steps = steps_of(choice.models)
     if target.strategy is Strategy.CASCADE:
-        return Plan(strategy=Strategy.CASCADE, steps=steps, accept=target.accept, shadow=shadow)
+        return Plan(
+            strategy=Strategy.CASCADE,
+            steps=steps,
+            accept=target.accept,
+            shadow=shadow,
+            cache=cache,
+        )
     combine = target.combine or Combine()
     if combine.quorum is not None and combine.quorum > len(steps):
         combine = combine.model_copy(update={"quorum": len(steps)})
-    return Plan(strategy=Strategy.ENSEMBLE, steps=steps, combine=combine)
+    return Plan(strategy=Strategy.ENSEMBLE, steps=steps, combine=combine, cache=cache)
 
 
 @lru_cache(maxsize=1024)
-def single(models: tuple[str, ...], shadow: str | None) -> Plan:
+def single(models: tuple[str, ...], shadow: str | None, cache: AnswerCache | None = None) -> Plan:
     """Return the plan of most requests. Few are different, and they can't be changed."""
-    return Plan(steps=steps_of(models), shadow=shadow)
+    return Plan(steps=steps_of(models), shadow=shadow, cache=cache)
 
 
 def steps_of(models: Iterable[str]) -> tuple[Step, ...]:

@@ -24,6 +24,7 @@ from router_worker.experiments.watch import Watch
 from router_worker.expiry import expiry
 from router_worker.knowledge import Knowledge
 from router_worker.oracles.shelf import Shelf
+from router_worker.spending import Spending
 
 logger = logging.getLogger("modelyard.router")
 
@@ -37,6 +38,7 @@ class RouteTask(Task):
     catalog: Catalog
     shelf: Shelf
     watch: Watch
+    spending: Spending
     result_ttl_s = 7 * 24 * 3600
 
     def run(self, payload: Any) -> None:
@@ -61,7 +63,7 @@ class RouteTask(Task):
 
     def knowledge(self) -> Knowledge:
         """Return what was learned and what was seen, as of now."""
-        return self.shelf.knowledge(self.watch.seen)
+        return self.spending.added(self.shelf.knowledge(self.watch.seen))
 
     def Strategy(self, task: Task, app: Any, consumer: Any) -> Callable[..., Any]:
         """Return the handler of this task's messages; Celery calls it at each connection."""

@@ -1,12 +1,13 @@
 """Where a call goes: `Balancer` knows the endpoints of all models that this worker calls."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import redis
@@ -17,7 +18,7 @@ from model_workers.endpoints.circuit import CLOSED, Circuit, Hold, Reason
 from model_workers.endpoints.gate import Ask, Gate, Granted
 from model_workers.endpoints.order import View, order
 from model_workers.endpoints.quota import Scope
-from model_workers.lines import Line, Lines
+from model_workers.lines import Broken, Line, Lines
 from model_workers.providers.base import Completion
 from modelyard.catalog import Catalog, Model
 from modelyard.errors import ProviderError
@@ -42,6 +43,9 @@ ones it goes back to its queue."""
 BATCH_PATIENCE_S: Final = 1.0
 """The batch lane does not get in line so far ahead of the interactive one."""
 
+HEAR_S: Final = 0.25
+"""For so long the first call of a model waits for what the others know of its endpoints."""
+
 MINUTE_S: Final = 60.0
 SMOOTHING: Final = 0.2
 """The weight of the newest answer in the mean of their times."""
@@ -54,8 +58,10 @@ class Post:
     line: Line
     scopes: tuple[Scope, ...]
     circuit: Circuit = CLOSED
-    known: bool = False
-    """Whether the others were told that it is left alone."""
+    told: float = 0.0
+    """Until when the others know that it is left alone; 0 if they do not."""
+    closed_at: float = 0.0
+    """When a probe from here was answered last: what others said before that is no news."""
     probes: int = 0
     in_flight: int = 0
     latency_s: float = 0.0
@@ -85,6 +91,8 @@ class Desk:
     posts: list[Post]
     scopes: tuple[Scope, ...]
     called_at: float = 0.0
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether it is known what the others know of it."""
 
 
 @dataclass(slots=True)
@@ -115,6 +123,7 @@ class Balancer:
         process: str = "alone",
         region: str = "",
         draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._lines = Lines()
         self._desks: dict[str, Desk] = {}
@@ -124,16 +133,17 @@ class Balancer:
         self._region = region
         self._draw = draw
         self._ahead_s = 0.0
-        self._gate = Gate(connect, process) if connect is not None else None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="endpoints")
+        self._clock = clock
+        self._gate = Gate(connect, process, clock=clock)
+        self._thread: ThreadPoolExecutor | None = None
         self._sharing: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        self._hasty = False
         self._silent = False
-        self._began = time.time()
 
     def now(self) -> float:
         """Return the time in seconds since the epoch, by the Redis server's clock."""
-        return time.time() + self._ahead_s
+        return self._clock() + self._ahead_s
 
     # -- before a call
 
@@ -145,19 +155,22 @@ class Balancer:
         `avoid` is the label of the endpoint that failed it last: another one comes before it.
         """
         desk = self._desk(catalog, model)
-        now = self.now()
-        desk.called_at = now
-        self._share()
+        await self._listen(desk)
         able = [post for post in desk.posts if fits(post, request)]
         if not able:
             region = request.limits.region
             return Hold(0.0, Reason.DENIED, f"no endpoint of {model.name} is in region {region!r}")
-        well = [post for post in able if usable(post, model, now)]
-        if not well:
-            return hold(able, model, now)
-        if len(well) > 1:
-            well = self._ordered(well, model, request, avoid, now)
-        return await self._take(catalog, desk, well, request)
+        while True:
+            now = self.now()
+            well = [post for post in able if usable(post, model, now)]
+            if not well:
+                found = hold(able, model, now)
+                return replace(found, own=True) if len(able) < len(desk.posts) else found
+            if len(well) > 1:
+                well = self._ordered(well, model, request, avoid, now)
+            taken = await self._take(catalog, desk, well, request)
+            if taken is not None:
+                return taken
 
     def elsewhere(self, catalog: Catalog, model: Model, request: Request, label: str) -> bool:
         """Return whether another endpoint than `label` can take a call at once."""
@@ -187,29 +200,42 @@ class Balancer:
 
     async def _take(
         self, catalog: Catalog, desk: Desk, well: list[Post], request: Request
-    ) -> Place | Hold:
+    ) -> Place | Hold | None:
+        """Return what `place` does; None if the endpoint was found to be ill meanwhile."""
         batch = request.lane is Lane.BATCH
-        common = (*desk.scopes, *tenant_scopes(catalog, request))
-        limited = bool(common) or any(post.scopes for post in well)
-        if not limited or self._gate is None:
+        own = tenant_scopes(catalog, request)
+        common = (*desk.scopes, *own)
+        if not common and not any(post.scopes for post in well):
             return self._placed(desk, well[0], (), 0, batch)
         candidates = [(*common, *post.scopes) for post in well]
         tokens = 0
         if any(scope.tokens for scopes in candidates for scope in scopes):
             tokens = expected_tokens(desk.model, request)
         patience_s = BATCH_PATIENCE_S if batch else PATIENCE_S
+        if request.deadline is not None:
+            patience_s = min(patience_s, max(0.0, request.deadline - self._clock()))
         answer = await self._gate.take(Ask(tokens, batch, patience_s, candidates))
         if not isinstance(answer, Granted):
+            if own and len(desk.scopes) <= answer.scope < len(common):
+                tenant = request.metadata.get("tenant")
+                why = f"tenant {tenant!r} is at its limit"
+                return Hold(answer.wait_s, None, why, own=True, everywhere=True)
             return Hold(answer.wait_s, None, f"{desk.model.name} is at its limit")
-        scopes = candidates[answer.candidate]
-        place = self._placed(desk, well[answer.candidate], scopes, tokens, batch)
+        post, scopes = well[answer.candidate], candidates[answer.candidate]
+        if not usable(post, desk.model, self.now()):
+            self._gate.give(scopes, -tokens, batch=batch)
+            return None
+        place = self._placed(desk, post, scopes, tokens, batch)
         if answer.delay_s:
             try:
                 await asyncio.sleep(answer.delay_s)
             except asyncio.CancelledError:
                 self.given_up(place)
                 raise
-            place.started_at = self.now()
+            now = place.started_at = self.now()
+            if post.circuit.is_open(now) or (not post.circuit.is_closed and not place.probing):
+                self.given_up(place)
+                return None
         return place
 
     def _placed(
@@ -242,6 +268,7 @@ class Balancer:
             post.latency_s = known + SMOOTHING * (took_s - known) if known else took_s
             post.latency_at = now
             post.circuit = circuits.answered(before, breaker, place.started_at, now)
+            self._closed(post, before, now)
             self._allowed(post, completion, now)
         elif error is not None:
             post.circuit = circuits.failed(
@@ -253,13 +280,18 @@ class Balancer:
                 draw=self._draw(),
                 retry_after_s=error.retry_after_s,
             )
+            self._closed(post, before, now)
         self._tell(place.desk, post, before)
-        if place.scopes and self._gate is not None:
+        if place.scopes:
             used = completion.usage if completion is not None else None
             tokens = used.input_tokens + used.output_tokens if used is not None else 0
             if used is not None and not tokens:
                 tokens = place.tokens  # it did not say
             self._gate.give(place.scopes, tokens - place.tokens, batch=place.batch)
+
+    def _closed(self, post: Post, before: Circuit, now: float) -> None:
+        if post.circuit.is_closed and not before.is_closed:
+            post.closed_at = now
 
     def given_up(self, place: Place) -> None:
         """Note that a call was not made, or not awaited."""
@@ -298,10 +330,21 @@ class Balancer:
 
     # -- the others
 
-    def _share(self) -> None:
-        if self._connect is None or (self._sharing is not None and not self._sharing.done()):
+    async def _listen(self, desk: Desk) -> None:
+        """See to it that news of a model come in, and wait for the first of them."""
+        now = self.now()
+        if desk.called_at < now - IDLE_S:
+            desk.heard.clear()
+        desk.called_at = now
+        if self._connect is None:
             return
-        self._sharing = asyncio.get_running_loop().create_task(self._keep_sharing())
+        if self._sharing is None or self._sharing.done():
+            self._sharing = asyncio.get_running_loop().create_task(self._keep_sharing())
+        if not desk.heard.is_set() and not self._silent:
+            self._hasty = True
+            self._news.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(desk.heard.wait(), HEAR_S)
 
     async def _keep_sharing(self) -> None:
         loop = asyncio.get_running_loop()
@@ -310,25 +353,28 @@ class Balancer:
             if not said:
                 return
             self._news.clear()
+            self._hasty = False
             try:
-                now, heard = await loop.run_in_executor(self._thread, self._exchange, said)
+                ahead_s, heard = await loop.run_in_executor(self._executor(), self._exchange, said)
             except (redis.RedisError, OSError) as error:
                 if not self._silent:
                     logger.warning("nothing is heard of the other workers' endpoints: %s", error)
                 self._silent = True
+                for model in said:
+                    self._desks[model].heard.set()  # nobody waits for what does not come
             else:
                 self._silent = False
-                self._ahead_s = now - time.time()
+                self._ahead_s = ahead_s
                 for model, told in said.items():
                     self._told(self._desks[model], told)
                 for model, what in heard.items():
                     self._heard(self._desks[model], what)
-            try:
+                    self._desks[model].heard.set()
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), SHARE_S)
-                # News of many calls that fail together goes once.
-                await asyncio.sleep(SHARE_S / 20)
-            except TimeoutError:
-                pass
+                if not self._hasty:
+                    # News of many calls that fail together goes once.
+                    await asyncio.sleep(SHARE_S / 20)
 
     def _said(self, now: float) -> dict[str, Said]:
         said = {}
@@ -338,10 +384,20 @@ class Balancer:
                 continue
             said[name] = Said(
                 {post.line.label: post.load(now) for post in posts},
-                {post.line.label: post.circuit for post in posts if not post.circuit.is_closed},
-                [post.line.label for post in posts if post.circuit.is_closed and post.known],
+                # Once: who says again what all know undoes what another says meanwhile.
+                {
+                    post.line.label: post.circuit
+                    for post in posts
+                    if not post.circuit.is_closed and post.circuit.until != post.told
+                },
+                [post.line.label for post in posts if post.circuit.is_closed and post.told],
             )
         return said
+
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="endpoints")
+        return self._thread
 
     def _exchange(self, said: dict[str, Said]) -> tuple[float, dict[str, Heard]]:
         assert self._connect is not None
@@ -352,31 +408,32 @@ class Balancer:
     def _told(self, desk: Desk, said: Said) -> None:
         for post in desk.posts:
             label = post.line.label
-            if label in said.closed and post.circuit.is_closed:
-                post.known = False
+            if label in said.opened:
+                post.told = said.opened[label].until
+            elif label in said.closed:
+                post.told = 0.0
 
     def _heard(self, desk: Desk, heard: Heard) -> None:
+        now = self.now()
         for post in desk.posts:
             label = post.line.label
             post.elsewhere = tuple(loads[label] for loads in heard.loads if label in loads)
-            theirs = heard.circuits.get(label)
-            if theirs is not None and self._is_old_news(theirs):
-                continue
-            if theirs is not None:
-                if theirs.until > post.circuit.until and (
-                    not post.circuit.is_closed or theirs.since > post.circuit.at
-                ):
-                    post.circuit = theirs
-                post.known = True
-            elif post.known and not post.circuit.is_closed:
-                post.circuit = Circuit(at=self.now())  # another worker's probe was answered
-                post.known = False
-        if self._gate is not None:
-            self._gate.alone.workers = 1 + len(heard.loads)
-
-    def _is_old_news(self, theirs: Circuit) -> bool:
-        """Whether a denial is from before this worker: it may have been started with a new key."""
-        return theirs.why is Reason.DENIED and theirs.since < self._began
+            theirs, mine = heard.circuits.get(label), post.circuit
+            if theirs is None:
+                if post.told and post.told == mine.until:
+                    # Another worker's probe was answered.
+                    post.circuit = Circuit(at=now)
+                post.told = 0.0
+            elif (
+                # A denial is not shared: it may be of another key than this worker's.
+                theirs.why is not Reason.DENIED
+                and theirs.since > post.closed_at
+                and theirs.until > mine.until
+            ):
+                # What was sent before this was heard proves nothing, either.
+                post.circuit = replace(theirs, since=max(theirs.since, now))
+                post.told = theirs.until
+        self._gate.alone.workers = 1 + len(heard.loads)
 
     # -- models
 
@@ -385,23 +442,44 @@ class Balancer:
         if desk is None or desk.model is not model:
             posts = [
                 Post(line, endpoint_scopes(catalog, model, line))
-                for line in self._lines.connect(model)
+                for line in told_apart(self._lines.connect(model))
             ]
             own = () if model.quota.is_none else (Scope.of(f"model:{model.name}", model.quota),)
             desk = self._desks[model.name] = Desk(model, posts, own)
         return desk
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        if self._sharing is not None:
-            self._sharing.cancel()
-        if self._gate is not None:
-            await self._gate.aclose()
+        """Close every connection. It can be used again, on another loop."""
+        sharing, self._sharing = self._sharing, None
+        if sharing is not None:
+            sharing.cancel()
+            await asyncio.wait([sharing])
+        await self._gate.aclose()
         await self._lines.aclose()
         self._desks.clear()
-        self._thread.shutdown(wait=False)
-        if self._client is not None:
-            self._client.close()
+        self._news = asyncio.Event()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.submit(self._close)  # after what it is doing
+            thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def told_apart(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines that can be used, or all if none can; no two of them by the same name.
+
+    The endpoints of two keys may have one address, and all that is known of them goes by name.
+    """
+    seen: dict[str, int] = {}
+    named = []
+    for line in lines:
+        number = seen[line.label] = seen.get(line.label, 0) + 1
+        named.append(line if number == 1 else replace(line, label=f"{line.label} ({number})"))
+    return [line for line in named if not isinstance(line.provider, Broken)] or named
 
 
 def fits(post: Post, request: Request) -> bool:
@@ -413,10 +491,7 @@ def fits(post: Post, request: Request) -> bool:
 
 def usable(post: Post, model: Model, now: float) -> bool:
     """Return whether a call may go there now, if need be as a probe."""
-    circuit = post.circuit
-    if circuit.is_closed:
-        return True
-    return not circuit.is_open(now) and post.probes < model.breaker.probes
+    return circuits.admits(post.circuit, model.breaker, post.probes, now)
 
 
 def hold(posts: Sequence[Post], model: Model, now: float) -> Hold:
@@ -424,7 +499,9 @@ def hold(posts: Sequence[Post], model: Model, now: float) -> Hold:
     first = min(posts, key=lambda post: max(post.circuit.until, now))
     why = first.circuit.why
     # The mildest reason: one endpoint that is at its limit will answer.
-    if any(post.circuit.why is not Reason.DENIED for post in posts) and why is Reason.DENIED:
+    probed = not first.circuit.is_open(now)
+    others = any(post.circuit.why is not Reason.DENIED for post in posts)
+    if why is Reason.DENIED and (others or probed):
         why = Reason.FAILING
     wait_s = max(PROBE_WAIT_S, first.circuit.until - now)
     words = {
@@ -452,6 +529,7 @@ def view(post: Post, now: float) -> View:
         mean_s,
         max(0.0, now - newest),
         used / most if most else used,
+        post.line.label,
     )
 
 

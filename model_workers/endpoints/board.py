@@ -7,6 +7,7 @@ itself.
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +19,9 @@ from modelyard.names import ENDPOINTS_KEY_PREFIX
 
 GONE_S: Final = 10.0
 """A process that said nothing for so long counts no more."""
+
+STALE_S: Final = 600.0
+"""Who left an endpoint alone and never probed it since is gone, or calls the model no more."""
 
 KEEP_S: Final = 3600
 """For how long a model is remembered of which nobody says anything."""
@@ -57,12 +61,15 @@ class Heard:
 def exchange(
     client: redis.Redis, process: str, said: Mapping[str, Said]
 ) -> tuple[float, dict[str, Heard]]:
-    """Tell what there is of each model, and return the server's time in seconds and what it knows.
+    """Tell what there is of each model, and return what it knows, and by how many seconds the
+    server's clock is ahead of this machine's.
 
     Raises `redis.RedisError`.
     """
+    asked = time.time()
     seconds, micros = client.time()
     now = seconds + micros / 1e6
+    ahead_s = now - (asked + time.time()) / 2
     with client.pipeline(transaction=False) as pipe:
         for model, what in said.items():
             key = ENDPOINTS_KEY_PREFIX + model
@@ -84,11 +91,13 @@ def exchange(
             if names:
                 pipe.hdel(ENDPOINTS_KEY_PREFIX + model, *names)
         pipe.execute()
-    return now, heard
+    return ahead_s, heard
 
 
 def read(fields: Mapping[bytes, bytes], process: str, now: float) -> tuple[Heard, list[str]]:
-    """Return what a hash says, and the fields of processes that are gone."""
+    """Return what a hash says, and the fields that say nothing more: of processes that are gone,
+    and of what is left alone by nobody.
+    """
     circuits: dict[str, Circuit] = {}
     loads: list[dict[str, Load]] = []
     gone: list[str] = []
@@ -96,7 +105,9 @@ def read(fields: Mapping[bytes, bytes], process: str, now: float) -> tuple[Heard
         name = raw.decode("utf-8", "replace")
         if not name.startswith("@"):
             circuit = decode(value)
-            if circuit is not None:
+            if circuit is None or circuit.until < now - STALE_S:
+                gone.append(name)
+            else:
                 circuits[name] = circuit
         elif name != f"@{process}":
             at, load = decode_loads(value)

@@ -1,7 +1,8 @@
 """When an endpoint is left alone: a circuit breaker, as pure functions on a frozen state.
 
-*Closed*: calls go through. *Open*: none do, until a moment. After it, *half open*: a few probes do,
-and the first that is answered closes it. Times are seconds since the epoch, by the Redis server's
+*Closed*: calls go through. *Open*: none do, until a moment. After it, *half open*: a few probes do
+(and more from second to second where only a limit was reached), and the first that is answered
+closes it. Times are seconds since the epoch, by the Redis server's
 clock where there is one.
 
 How often it failed lately is counted with a decay of `window_s`, so a circuit is a few numbers
@@ -34,6 +35,16 @@ LIMITED_S: Final = 1.0
 LONGEST_LIMITED_S: Final = 900.0
 """Nobody is believed to be at a limit for longer: it is asked again."""
 
+LIMITED_RAMP_PER_S: Final = 10.0
+"""So many more calls are let through each second after a limit should be over. An answer may take
+a minute, and one probe at a time would leave most of that minute's limit unused.
+"""
+
+ROWS: Final = 2
+"""So many times `breaker.failures` in a row open a circuit, whatever was answered before: what
+was busy and goes down would else have to fail as often as it answered.
+"""
+
 JITTER: Final = 0.25
 """Waits are drawn from so much less to so much more, so that workers do not come back together."""
 
@@ -43,7 +54,9 @@ class Circuit:
     """What is known of the health of an endpoint.
 
     `good` and `bad` count answered and failed calls, decayed up to `at`. `until` is when it may be
-    probed, 0 if it is closed; `since` when it opened, `times` how often in a row it did, and `why`.
+    probed, 0 if it is closed; `since` when it opened last, `times` how often in a row it did for
+    its failures, and `why`; `row` are its failures since a call was answered, decayed
+    as well.
     """
 
     good: float = 0.0
@@ -53,6 +66,7 @@ class Circuit:
     since: float = 0.0
     times: int = 0
     why: Reason = Reason.FAILING
+    row: float = 0.0
 
     @property
     def is_closed(self) -> bool:
@@ -71,11 +85,16 @@ CLOSED: Final = Circuit()
 class Hold:
     """No endpoint takes the call now; one may in `wait_s` seconds. `why` is None at a quota of
     ours, or else what is wrong with all of them.
+
+    `own`: that is so for this request, and others may be taken meanwhile; `everywhere`: other
+    models would not take it either.
     """
 
     wait_s: float
     why: Reason | None
     message: str
+    own: bool = False
+    everywhere: bool = False
 
 
 def answered(circuit: Circuit, breaker: Breaker, started_at: float, now: float) -> Circuit:
@@ -86,7 +105,7 @@ def answered(circuit: Circuit, breaker: Breaker, started_at: float, now: float) 
     if not circuit.is_closed and started_at >= circuit.since:
         return Circuit(good=1.0, at=now)
     faded = fade(circuit, breaker, now)
-    return replace(faded, good=faded.good + 1.0)
+    return replace(faded, good=faded.good + 1.0, row=0.0)
 
 
 def failed(
@@ -113,11 +132,12 @@ def failed(
     if kind is not FailureKind.RETRYABLE:
         return answered(circuit, breaker, started_at, now)
     faded = fade(circuit, breaker, now)
-    faded = replace(faded, bad=faded.bad + 1.0)
+    faded = replace(faded, bad=faded.bad + 1.0, row=faded.row + 1.0)
     if faded.is_closed:
         # The decay makes five of five 4.99: a failure is whole when it is nearly so.
         many = faded.bad > breaker.failures - 0.5
-        if not many or faded.bad < breaker.failure_rate * (faded.bad + faded.good):
+        most = faded.bad >= breaker.failure_rate * (faded.bad + faded.good)
+        if not (many and most) and faded.row < ROWS * breaker.failures - 0.5:
             return faded
     elif started_at < faded.since:
         return faded  # it is of the calls that it opened for
@@ -126,15 +146,34 @@ def failed(
 
 
 def opened(circuit: Circuit, why: Reason, wait_s: float, now: float) -> Circuit:
-    """Return the circuit, open for `wait_s` seconds; never for less than it was."""
-    until = max(circuit.until, now + wait_s)
-    return replace(circuit, until=until, since=now, times=circuit.times + 1, why=why)
+    """Return the circuit, open for `wait_s` seconds; never for less than it was, and then for the
+    same reason.
+    """
+    until = now + wait_s
+    if until < circuit.until:
+        until, why = circuit.until, circuit.why
+    # Twenty calls that meet one limit say nothing of how long a failure will last.
+    times = circuit.times + (why is Reason.FAILING)
+    return replace(circuit, until=until, since=now, times=times, why=why)
+
+
+def admits(circuit: Circuit, breaker: Breaker, probes: int, now: float) -> bool:
+    """Return whether a call may go there, where `probes` are on their way."""
+    if circuit.is_closed:
+        return True
+    if circuit.is_open(now):
+        return False
+    most = breaker.probes
+    if circuit.why is Reason.LIMITED:
+        most += int(LIMITED_RAMP_PER_S * (now - circuit.until))
+    return probes < most
 
 
 def fade(circuit: Circuit, breaker: Breaker, now: float) -> Circuit:
     """Return the circuit with its counts decayed up to now."""
     left = math.exp(-max(0.0, now - circuit.at) / breaker.window_s)
-    return replace(circuit, good=circuit.good * left, bad=circuit.bad * left, at=now)
+    good, bad, row = circuit.good * left, circuit.bad * left, circuit.row * left
+    return replace(circuit, good=good, bad=bad, row=row, at=now)
 
 
 def spread(draw: float) -> float:

@@ -7,6 +7,7 @@ itself: calls go on, and what that takes too much is a few 429s.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from model_workers.endpoints.quota import Scope, admit
 from modelyard.names import QUOTA_KEY_PREFIX, QUOTA_PROCESSES_KEY
@@ -32,6 +35,9 @@ AWAY_S: Final = 1.0
 GONE_S: Final = 10.0
 """After so long without a word a process is taken to be gone, and its calls with it."""
 
+BEAT_S: Final = GONE_S / 3
+"""How often a process with calls in flight says so: one may take minutes."""
+
 KEEP_S: Final = 3600
 """For how long a meter is kept that nobody asks."""
 
@@ -39,6 +45,9 @@ GIVE_DELAY_S: Final = 0.05
 """How long a correction waits for a take to go along with."""
 
 AT_ONCE: Final = 500
+
+MOST_ALONE: Final = 10_000
+"""Of so many scopes a worker remembers by itself what they took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +72,13 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """There is no room at any; ask again in so many seconds."""
+    """There is no room at any; ask again in so many seconds.
+
+    `scope`: which of a candidate's scopes has none, by its position; -1 if that can't be told.
+    """
 
     wait_s: float
+    scope: int = -1
 
 
 Answer = Granted | Refused
@@ -88,10 +101,13 @@ class Alone:
 
     def take(self, ask: Ask, in_flight: dict[str, int], now: float) -> Answer:
         """Return what this worker may do without having asked the others."""
-        least = ask.patience_s + 1.0
+        if len(self.arrivals) > MOST_ALONE:
+            self.arrivals = {key: kept for key, kept in self.arrivals.items() if max(kept) > now}
+        least, least_at = math.inf, -1
         for at, scopes in enumerate(ask.candidates):
-            delays, then = [0.0], []
-            for scope in scopes:
+            delays, then, slowest = [0.0], [], -1
+            for number, scope in enumerate(scopes):
+                longest = max(delays)
                 most = scope.concurrency
                 if most is not None and in_flight.get(scope.key, 0) >= max(1, most // self.workers):
                     delays.append(ask.patience_s + SLOW_S)
@@ -105,23 +121,27 @@ class Alone:
                     delay, arrival = admit(arrivals[kind], mine, amount, now)
                     delays.append(delay)
                     then.append((arrivals, kind, arrival))
-            least = min(least, max(delays))
+                if max(delays) > longest:
+                    slowest = number
+            if max(delays) < least:
+                least, least_at = max(delays), slowest
             if max(delays) <= ask.patience_s:
                 for arrivals, kind, arrival in then:
                     arrivals[kind] = arrival
                 return Granted(at, max(delays))
-        return Refused(max(0.05, least))
+        return Refused(max(0.05, least), least_at)
 
 
 class Gate:
     """Takes quota for the calls of one process. Lives on one event loop.
 
-    `connect` opens the connection to Redis that it uses, in a thread of its own.
+    `connect` opens the connection to Redis that it uses, in a thread of its own; without it this
+    worker is taken to be the only one. What was closed can be used again, on another loop.
     """
 
     def __init__(
         self,
-        connect: Callable[[], redis.Redis],
+        connect: Callable[[], redis.Redis] | None,
         process: str,
         *,
         clock: Callable[[], float] = time.time,
@@ -134,15 +154,17 @@ class Gate:
         self._corrections: list[tuple[Scope, int, bool]] = []
         self._in_flight: dict[str, int] = {}
         self._touched: dict[str, Scope] = {}
+        self._held: dict[str, Scope] = {}
         self._flushing: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
+        self._beat: asyncio.TimerHandle | None = None
         self._away_until = 0.0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="quota")
+        self._thread: ThreadPoolExecutor | None = None
         self.alone = Alone()
 
     async def take(self, ask: Ask) -> Answer:
         """Return whether and where the call may be made. What is granted has to be given back."""
-        if time.monotonic() < self._away_until:
+        if self._connect is None or time.monotonic() < self._away_until:
             return self._alone(ask)
         pending = Pending(ask, asyncio.get_running_loop().create_future())
         self._pending.append(pending)
@@ -178,14 +200,39 @@ class Gate:
         return answer
 
     def _count(self, ask: Ask, answer: Answer) -> None:
-        if isinstance(answer, Granted):
-            for scope in ask.candidates[answer.candidate]:
-                self._in_flight[scope.key] = self._in_flight.get(scope.key, 0) + 1
+        if not isinstance(answer, Granted):
+            return
+        for scope in ask.candidates[answer.candidate]:
+            self._in_flight[scope.key] = self._in_flight.get(scope.key, 0) + 1
+            if scope.concurrency is not None:
+                self._held[scope.key] = scope
+        if self._held and self._beat is None and self._connect is not None:
+            self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._tell_held)
+
+    def _tell_held(self) -> None:
+        """Say which calls are in flight: who says nothing for long is taken to be gone."""
+        self._beat = None
+        if self._held:
+            self._touched.update(self._held)
+            self._flush()
+            self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._tell_held)
 
     def give(self, scopes: Sequence[Scope], tokens: int, *, batch: bool) -> None:
         """Say that a call has ended that took `tokens` more than it was granted, or fewer."""
         for scope in scopes:
-            self._in_flight[scope.key] = max(0, self._in_flight.get(scope.key, 0) - 1)
+            left = self._in_flight.get(scope.key, 0) - 1
+            if left > 0:
+                self._in_flight[scope.key] = left
+            else:
+                self._in_flight.pop(scope.key, None)
+                self._held.pop(scope.key, None)
+        self._correct(scopes, tokens, batch=batch)
+
+    def _correct(self, scopes: Sequence[Scope], tokens: int, *, batch: bool) -> None:
+        """Have the next round trip say what Redis does not know."""
+        if self._connect is None:
+            return
+        for scope in scopes:
             if scope.tokens is not None and tokens:
                 self._corrections.append((scope, tokens, batch))
             if scope.concurrency is not None:
@@ -195,16 +242,27 @@ class Gate:
 
     async def aclose(self) -> None:
         """Say what is left to say, and close the connection."""
-        if self._later is not None:
-            self._later.cancel()
+        for timer in (self._later, self._beat):
+            if timer is not None:
+                timer.cancel()
+        self._later = self._beat = None
         if self._flushing is not None:
             await asyncio.wait([self._flushing], timeout=SLOW_S)
         if self._corrections or self._touched:
             self._flush()
             if self._flushing is not None:
                 await asyncio.wait([self._flushing], timeout=SLOW_S)
+        if self._flushing is not None:
+            self._flushing.cancel()
+            await asyncio.wait([self._flushing])
+            self._flushing = None
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.submit(self._close)  # after what it is doing
+            thread.shutdown(wait=False)
+
+    def _close(self) -> None:
         client, self._client = self._client, None
-        self._thread.shutdown(wait=False)
         if client is not None:
             client.close()
 
@@ -234,19 +292,32 @@ class Gate:
                 self._in_flight,
             )
             try:
-                said = await loop.run_in_executor(self._thread, self._run, keys, args)
+                said = await loop.run_in_executor(self._executor(), self._run, keys, args)
             except (redis.RedisError, OSError) as error:
-                # The counts of calls are absolute: the next round says them.
-                self._corrections = corrections + self._corrections[-AT_ONCE:]
+                # The counts of calls are absolute: the next round says them. What was given back
+                # may have been heard, if only the reply was lost: twice would be too much.
+                taken = [each for each in corrections if each[1] > 0]
+                self._corrections = taken + self._corrections[-AT_ONCE:]
                 self._touched = touched | self._touched
                 self._fail(some, error)
                 self._is_away(str(error))
                 return
             for pending, answer in zip(some, answers(said), strict=True):
-                if not pending.future.done():
+                if pending.future.done():
+                    # Nobody waited for it, but Redis counted it.
+                    if isinstance(answer, Granted):
+                        ask = pending.ask
+                        scopes = ask.candidates[answer.candidate]
+                        self._correct(scopes, -ask.tokens, batch=ask.batch)
+                else:
                     # Before the next round tells how many calls there are.
                     self._count(pending.ask, answer)
                     pending.future.set_result(answer)
+
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="quota")
+        return self._thread
 
     def _fail(self, some: Sequence[Pending], error: Exception) -> None:
         for pending in (*some, *self._pending):
@@ -256,7 +327,10 @@ class Gate:
 
     def _run(self, keys: list[str], args: list[Any]) -> list[int]:
         if self._client is None:
+            assert self._connect is not None
             self._client = self._connect()
+            # What is sent again after a lost reply is taken twice.
+            self._client.set_retry(Retry(NoBackoff(), 0))
         said: list[int] = TAKE(self._client, keys, args)
         return said
 
@@ -305,6 +379,6 @@ def script(
 def answers(said: Sequence[int]) -> list[Answer]:
     """Return what the script said to each ask."""
     return [
-        Granted(chosen - 1, ms / 1000) if chosen else Refused(ms / 1000)
-        for chosen, ms in zip(said[::2], said[1::2], strict=True)
+        Granted(chosen - 1, ms / 1000) if chosen else Refused(ms / 1000, scope - 1)
+        for chosen, ms, scope in zip(said[::3], said[1::3], said[2::3], strict=True)
     ]

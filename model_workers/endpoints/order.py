@@ -19,7 +19,7 @@ class View:
 
     `in_flight`: calls that run there; `latency_s`: decaying mean of its answers' times, 0 if there
     was none, as of `latency_age_s` ago; `used`: which share of its quota the last minute took, or
-    how many calls it had if it has no quota.
+    how many calls it had if it has no quota; `label` tells it from others at the same address.
     """
 
     endpoint: Endpoint
@@ -27,6 +27,7 @@ class View:
     latency_s: float = 0.0
     latency_age_s: float = 0.0
     used: float = 0.0
+    label: str = ""
 
 
 def order(
@@ -39,7 +40,7 @@ def order(
     each endpoint.
     """
     if how == "sticky" and sticky:
-        draws = [hashed(sticky, view.endpoint.base_url) for view in views]
+        draws = [hashed(sticky, view.label or view.endpoint.label) for view in views]
     costs = [cost(view, how) for view in views]
 
     def rank(at: int) -> tuple[bool, float, float]:
@@ -72,7 +73,7 @@ def weighted(draw: float, weight: float) -> float:
     return -math.log(max(draw, 1e-300)) / weight
 
 
-def hashed(sticky: str, address: str) -> float:
+def hashed(sticky: str, label: str) -> float:
     """Return a number from 0 to 1 that is the same whenever these two meet."""
-    digest = hashlib.blake2b(f"{sticky}\0{address}".encode("utf-8", "replace"), digest_size=8)
+    digest = hashlib.blake2b(f"{sticky}\0{label}".encode("utf-8", "replace"), digest_size=8)
     return (int.from_bytes(digest.digest(), "big") + 1) / 2.0**64

@@ -5,7 +5,8 @@ come in at an even pace. https://en.wikipedia.org/wiki/Generic_cell_rate_algorit
 
 A provider counts by its own clock and its own windows. So that no minute, wherever it begins, holds
 more than the limit, the pace is a little slower than it, and what may come at once makes up for
-the rest: `burst + 60 s * pace <= limit`.
+most of the rest: `burst + 60 s * pace < limit`. What is left is for calls that take longer to get
+there than those after them.
 
 The script `take_quota` does the same in Redis for all workers; this is what each does alone while
 Redis does not answer.
@@ -16,8 +17,11 @@ from typing import Final
 
 from modelyard.catalog import Quota
 
-AT_ONCE: Final = 0.03
-"""The share of a limit that may come at once, and that the pace is slower for."""
+AT_ONCE: Final = 0.02
+"""The share of a limit that may come at once."""
+
+SPARE: Final = 0.01
+"""The share that is not used: 0.6 s of a minute, by which calls may be late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Meter:
     @classmethod
     def per_minute(cls, limit: float) -> "Meter":
         """Return the meter that lets through `limit` in any minute."""
-        return cls(60.0 / (limit * (1.0 - AT_ONCE)), max(1.0, AT_ONCE * limit))
+        return cls(60.0 / (limit * (1.0 - AT_ONCE - SPARE)), max(1.0, AT_ONCE * limit))
 
     def share(self, share: float) -> "Meter":
         """Return the meter of so great a share of it."""

@@ -257,10 +257,10 @@ def explain(error: BaseException) -> tuple[FailureKind, str]:
     cause = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else error
     match cause:
         case aiohttp.ClientConnectorCertificateError():
-            # No retry mends a certificate, another model may have a good one.
-            return FailureKind.PERMANENT, f"the TLS certificate is not accepted: {_reason(cause)}"
+            # No retry mends a certificate, another endpoint may have a good one.
+            return FailureKind.DENIED, f"the TLS certificate is not accepted: {_reason(cause)}"
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError() | httpx.UnsupportedProtocol():
-            return FailureKind.PERMANENT, "base_url is not an address that can be called"
+            return FailureKind.DENIED, "base_url is not an address that can be called"
         case aiohttp.ClientConnectorError(os_error=LinkLocal() as refused):
             return FailureKind.DENIED, f"not called: {refused}"
         case aiohttp.SocketTimeoutError() | httpx.ReadTimeout() | httpx.WriteTimeout():

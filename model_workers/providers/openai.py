@@ -15,9 +15,10 @@ given up too early is lost.
 | 408, 409, 425, 5xx | RETRYABLE | |
 | 429 | LIMITED | with the wait that was asked for |
 | 429 `insufficient_quota` and other unpaid bills | DENIED | waiting does not pay |
-| 3xx | PERMANENT | base_url is wrong; following it could send the key elsewhere |
+| 3xx | DENIED | base_url is wrong; following it could send the key elsewhere |
 | no connection, reset, timeout, half an answer | RETRYABLE | |
-| a certificate that is not accepted | PERMANENT | |
+| a certificate that is not accepted | DENIED | no retry mends it |
+| a name that resolves to link-local addresses only | DENIED | not called, unless allowed |
 | 200 that is not JSON, or JSON of another shape | RETRYABLE | a proxy's page, mostly |
 | 200 with `error` and no choices (OpenRouter) | by the error's `code` | 502 if it has none |
 | 200 with `refusal`, or no text and `content_filter` | REFUSED | |
@@ -55,6 +56,7 @@ from model_workers.providers.events import is_event_stream
 from model_workers.providers.http import MAX_ANSWER_BYTES, retry_after_s
 from model_workers.providers.openai_chunks import join_chunks
 from model_workers.providers.over_http import OverHttp
+from model_workers.providers.reading import redirected
 from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind
 from modelyard.messages import Message, Request, ToolCall, Usage
@@ -158,9 +160,7 @@ def read_response(
             return whole
         return _read_whole(status, whole, model, allowance)
     if status // 100 == 3:
-        target = headers.get("location", "nowhere").split("?", 1)[0]
-        problem = f"HTTP {status}: redirects to {target}; base_url should be the final address"
-        return Failure(FailureKind.PERMANENT, problem, status)
+        return redirected(status, headers)
     complaint = read_complaint(body)
     kind = classify(status, complaint)
     wait = None

@@ -20,6 +20,9 @@ from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind, ProviderError
 from modelyard.messages import Request
 
+PROBE_S: Final = 10.0
+"""A probe that takes longer has failed."""
+
 _PIECE_BYTES: Final = 256 * 1024
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,512}")
 
@@ -98,6 +101,7 @@ class OverHttp:
         self._blank.extensions["timeout"] = _not_timed_twice(
             self._blank.extensions["timeout"], model.timeout_s
         )
+        self._base = base.copy_with(username=None, password=None)
         self._model = model
         self._label = endpoint.label
         self._client = client
@@ -144,6 +148,33 @@ class OverHttp:
         if isinstance(outcome, Failure):
             raise self._error(outcome, request)
         return replace(outcome, first_token_s=first[0] - started) if first else outcome
+
+    async def probe(self, path: str) -> None:
+        """Ask for `path` below the endpoint's address. Raises `ProviderError` if it is not well.
+
+        Whatever it answers shows that it lives, but for a fault of its own and a refused key.
+        """
+        url = self._base.copy_with(path=self._base.path.rstrip("/") + path)
+        headers = self._blank.headers.copy()
+        headers.pop("content-type", None)
+        message = httpx.Request("GET", url, headers=headers, extensions=self._blank.extensions)
+        asked = Request.of("probe")
+        try:
+            async with asyncio.timeout(min(PROBE_S, self._model.timeout_s)):
+                if self._signer is not None:
+                    await self._signer.sign(message, b"")
+                response = await self._client.send(message, stream=True)
+                await read_body(response, self._max_answer_bytes)
+        except TRANSPORT_ERRORS as error:
+            raise self._error(Failure(*explain(error)), asked) from error
+        status = response.status_code
+        if status >= 500:
+            kind = FailureKind.RETRYABLE
+        elif status in {401, 403}:
+            kind = FailureKind.DENIED
+        else:
+            return
+        raise self._error(Failure(kind, f"HTTP {status} to a probe", status), asked)
 
     def _message(self, content: bytes, request_id: str | None) -> httpx.Request:
         blank = self._blank

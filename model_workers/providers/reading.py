@@ -25,7 +25,7 @@ def redirected(status: int, headers: Mapping[str, str]) -> Failure:
     """Return the failure for a 3xx: following it could send the key elsewhere."""
     target = headers.get("location", "nowhere").split("?", 1)[0]
     problem = f"HTTP {status}: redirects to {target}; base_url should be the final address"
-    return Failure(FailureKind.PERMANENT, problem, status)
+    return Failure(FailureKind.DENIED, problem, status)
 
 
 def read_call(id: object, name: object, arguments: object, number: int) -> ToolCall | None:

@@ -12,14 +12,16 @@
 --     none has answered, queue, message, 1 if it may go onto the queue of any that ended, for how
 --     many seconds all this is kept after that, the round
 --   'join', claim, id, number, round or '', how it ended, 1 if it answered, its queue or '', entry,
---     entries
---   'record', claim, entry, entries
+--     entries, bill
+--   'record', claim, entry, entries, bill
 --   'overdue', now in ms ('' for the server's clock), how many at most: join what waited too long;
 --     where none has answered, the first that does is waited for
 --   'end', claim or '', result key, result, for how many seconds, the client's channel or '', id,
 --     dead letter or '', its reason, when it died in seconds, entry, entries, session key or '',
---     the session's model, 1 if it was joined
+--     the session's model, 1 if it was joined, bill
 --   An entry ('' for none) goes to the decision ledger, which keeps about so many entries.
+--   A bill ('' for none) is JSON: the key of a day's sums, budgets, what is added to each, for how
+--     many seconds the sums are kept.
 -- Returns for each operation: 1 if it was done, 0 if the claim was lost (an end: if there was an
 --   outcome already; a join: if the member had ended, or nobody waits for it); for 'overdue' how
 --   many.
@@ -50,6 +52,16 @@ end
 local function record(entry, entries)
     if entry ~= '' then
         redis.call('XADD', KEYS[8], 'MAXLEN', '~', entries, '*', 'e', entry)
+    end
+end
+
+local function charge(bill)
+    if bill ~= '' then
+        local read = cjson.decode(bill)
+        for _, budget in ipairs(read['budgets']) do
+            redis.call('HINCRBY', read['key'], budget, read['nano_usd'])
+        end
+        redis.call('EXPIRE', read['key'], read['keep_s'])
     end
 end
 
@@ -145,21 +157,24 @@ while at <= #ARGV do
                 release(id, key)
             end
             record(ARGV[at + 8], ARGV[at + 9])
+            charge(ARGV[at + 10])
             done = 1
         elseif known then
             done = redis.call('HGET', key, field) == ended and 1 or 0
         elseif holds(claim) then
             record(ARGV[at + 8], ARGV[at + 9]) -- It came after the end: nobody waits for it.
+            charge(ARGV[at + 10])
         end
         drop(claim)
-        at = at + 10
+        at = at + 11
     elseif kind == 'record' then
         if holds(claim) then
             record(ARGV[at + 2], ARGV[at + 3])
+            charge(ARGV[at + 4])
             drop(claim)
             done = 1
         end
-        at = at + 4
+        at = at + 5
     elseif kind == 'overdue' then
         local now = tonumber(claim) or now_ms()
         local due = redis.call('ZRANGEBYSCORE', KEYS[9], '-inf', now, 'LIMIT', 0, ARGV[at + 2])
@@ -178,6 +193,10 @@ while at <= #ARGV do
         local key, result, channel, id = ARGV[at + 2], ARGV[at + 3], ARGV[at + 5], ARGV[at + 6]
         local letter = ARGV[at + 7]
         local ended, stored, status = has_outcome(key)
+        -- What came too late was paid for as well; but not what is told a second time.
+        if not ended or (stored ~= result and holds(claim)) then
+            charge(ARGV[at + 15])
+        end
         if not ended then
             redis.call('SET', key, result, 'EX', ARGV[at + 4])
             if letter ~= '' then
@@ -210,7 +229,7 @@ while at <= #ARGV do
         if claim ~= '' then
             drop(claim)
         end
-        at = at + 15
+        at = at + 16
     end
     said[#said + 1] = done
 end

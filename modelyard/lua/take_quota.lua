@@ -9,8 +9,8 @@
 --   scope, tokens that were taken too few (or too many, if negative), 1 if of the batch lane; then
 --   for each take: tokens, 1 if of the batch lane, how many s it would wait, how many candidates, for
 --   each: how many scopes, their numbers
--- Returns for each take: the number of its candidate and in how many ms it may call; or 0 and in how
---   many ms it should ask again.
+-- Returns for each take three numbers: its candidate, in how many ms it may call, 0; or 0, in how many
+--   ms it should ask again, and which scope of a candidate (from 1) it has to wait for.
 --
 -- A meter is a hash: `r` and `t` are the arrival times of requests and tokens, `br` and `bt` those of
 -- the batch lane. Model: model_workers/endpoints/quota.py.
@@ -119,17 +119,23 @@ while at <= #ARGV do
     local tokens, batch, patience, candidates = read(), read() == 1, read(), read()
     local chosen, least, full = 0, nil, nil
     local chosen_delay, chosen_scopes = nil, nil
+    local full_at, least_at = 0, 0
     for candidate = 1, candidates do
-        local some, delay, busy = {}, 0, false
+        local some, delay, delay_at, busy = {}, 0, 0, nil
         for each = 1, read() do
             some[each] = scopes[read()]
-            delay = math.max(delay, delay_of(some[each], tokens, batch))
-            busy = busy or is_full(some[each], batch)
+            local wait = delay_of(some[each], tokens, batch)
+            if wait > delay then
+                delay, delay_at = wait, each
+            end
+            busy = busy or (is_full(some[each], batch) and each)
         end
         if busy then
-            full = true
+            full, full_at = true, full_at > 0 and full_at or busy
         else
-            least = math.min(least or delay, delay)
+            if least == nil or delay < least then
+                least, least_at = delay, delay_at
+            end
             -- The first in their order that needs no wait, or else the one that waits least.
             if delay <= patience and (chosen_delay == nil or delay < chosen_delay) then
                 chosen, chosen_delay, chosen_scopes = candidate, delay, some
@@ -142,11 +148,13 @@ while at <= #ARGV do
         end
         said[#said + 1] = chosen
         said[#said + 1] = math.ceil(chosen_delay * 1000)
+        said[#said + 1] = 0
     else
         -- What waits for a call to end asks again soon: nobody knows when that is.
         local wait = full and 0.25 or least or 0.25
         said[#said + 1] = 0
         said[#said + 1] = math.ceil(math.max(0.05, wait) * 1000)
+        said[#said + 1] = least and least_at or full_at
     end
 end
 for number, scope in ipairs(scopes) do

@@ -159,7 +159,7 @@ class TestProvider:
             (Reply(status=400, code="context_length_exceeded"), K.TOO_LONG, "context_length"),
             (Reply(status=500), K.RETRYABLE, "The server had an error"),
             (Reply(status=503, message="asleep"), K.RETRYABLE, "asleep"),
-            (Reply(status=307, headers={"location": "/elsewhere"}), K.PERMANENT, "/elsewhere"),
+            (Reply(status=307, headers={"location": "/elsewhere"}), K.DENIED, "/elsewhere"),
             (Reply(refusal="I'd rather not."), K.REFUSED, "I'd rather not."),
             (Reply(close="before"), K.RETRYABLE, "connection"),
             (Reply(close="half"), K.RETRYABLE, "in the middle of the answer"),

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_workers.advance import CallNow, Die, NextStep, advance
+from model_workers.advance import (
+    LONGEST_HELD_S,
+    LONGEST_WAIT_S,
+    MOST_LIMITED,
+    CallNow,
+    Die,
+    Later,
+    NextStep,
+    advance,
+    held,
+)
+from model_workers.endpoints.circuit import Hold, Reason
 from modelyard.catalog import Retry
 from modelyard.errors import FailureKind
 from modelyard.messages import Attempt, Call, DeadReason, Part, Request
@@ -123,14 +134,106 @@ def test_an_invalid_request_is_not_offered_to_other_models() -> None:
 
 
 def test_a_retry_after_is_never_undercut() -> None:
-    move = advance(call("a"), [failed("a", FailureKind.LIMITED, 12.0)], RETRY, NOW, 0.0)
-    assert move == CallNow(12.0)
+    for kind in (FailureKind.LIMITED, FailureKind.RETRYABLE):
+        move = advance(call("a", "b"), [failed("a", kind, 12.0)], RETRY, NOW, 0.0)
+        assert move == CallNow(12.0)
 
 
 def test_a_long_retry_after_goes_to_the_next_model_but_the_last_one_waits() -> None:
     limited = [failed("a", FailureKind.LIMITED, 300.0)]
     assert isinstance(advance(call("a", "b"), limited, RETRY, NOW, 0.0), NextStep)
-    assert advance(call("a"), limited, RETRY, NOW, 0.0) == CallNow(300.0)
+    assert advance(call("a"), limited, RETRY, NOW, 0.0) == Later(300.0, "a: no")
+
+
+def test_the_last_model_s_limit_is_waited_for_and_no_call_is_spent_on_it() -> None:
+    history = [failed("a", FailureKind.LIMITED, 1.0)] * 20
+    assert advance(call("a"), history, RETRY, NOW, 0.0) == CallNow(1.0)
+    history += [failed("a", FailureKind.RETRYABLE)] * 2
+    assert isinstance(advance(call("a"), history, RETRY, NOW, 0.0), CallNow)
+    history += [failed("a", FailureKind.RETRYABLE)]
+    assert advance(call("a"), history, RETRY, NOW, 0.0) == Die(DeadReason.EXHAUSTED, "a: no")
+
+
+def test_a_long_limit_of_the_last_model_is_waited_for_in_the_queue() -> None:
+    for asked_s in (LONGEST_HELD_S + 1, 24 * 3600.0):
+        limited = [failed("a", FailureKind.LIMITED, asked_s)]
+        move = advance(call("a"), limited, RETRY, NOW, 0.0)
+        assert move == Later(min(asked_s, LONGEST_WAIT_S), "a: no")
+
+
+def test_limits_are_met_so_often_at_most_however_often_the_request_was_put_back() -> None:
+    before = [failed("a", FailureKind.LIMITED, 300.0)] * (MOST_LIMITED - 2)
+    back = call("a", before=before)
+    one = [*before, failed("a", FailureKind.LIMITED, 300.0)]
+    assert isinstance(advance(back, one, RETRY, NOW, 0.0), Later)
+    two = [*one, failed("a", FailureKind.LIMITED, 300.0)]
+    assert isinstance(advance(back, two, RETRY, NOW, 0.0), Die)
+
+
+def test_failures_from_before_a_request_was_put_back_count() -> None:
+    before = [failed("a", FailureKind.RETRYABLE)] * 2
+    back = call("a", before=before)
+    assert advance(back, before, RETRY, NOW, 0.0) == CallNow()
+    third = [*before, failed("a", FailureKind.RETRYABLE)]
+    assert isinstance(advance(back, third, RETRY, NOW, 0.0), Die)
+
+
+def test_a_limit_counts_where_there_is_a_next_model() -> None:
+    history = [failed("a", FailureKind.LIMITED, 1.0)] * 3
+    assert isinstance(advance(call("a", "b"), history, RETRY, NOW, 0.0), NextStep)
+
+
+def test_another_endpoint_is_called_at_once_whatever_the_failed_one_asked_for() -> None:
+    for kind in (FailureKind.LIMITED, FailureKind.RETRYABLE, FailureKind.DENIED):
+        history = [failed("a", kind, 300.0)]
+        for models in ("a", "ab"):
+            move = advance(call(*models), history, RETRY, NOW, 1.0, elsewhere=True)
+            assert move == CallNow(0.0)
+
+
+DOWN = Hold(5.0, Reason.FAILING, "down")
+LIMITED = Hold(20.0, Reason.LIMITED, "limited")
+FULL = Hold(20.0, None, "full")
+TENANT = Hold(60.0, None, "tenant", own=True, everywhere=True)
+
+
+def test_who_has_a_next_model_does_not_wait_for_what_is_down_nor_for_long() -> None:
+    for hold in (
+        DOWN,
+        Hold(0.2, Reason.DENIED, ""),
+        Hold(31.0, None, ""),
+        Hold(31.0, None, "", True),
+    ):
+        assert isinstance(held(call("a", "b"), hold, RETRY, NOW), NextStep)
+    for hold in (LIMITED, FULL, TENANT):
+        assert not isinstance(held(call("a", "b"), hold, RETRY, NOW), NextStep)
+
+
+def test_short_holds_are_waited_for_in_the_worker_but_not_again_and_again() -> None:
+    short = Hold(0.5, None, "full")
+    assert held(call("a"), short, RETRY, NOW) == CallNow(0.5)
+    assert held(call("a"), short, RETRY, NOW, 1.4) == CallNow(0.5)
+    assert isinstance(held(call("a"), short, RETRY, NOW, 1.6), Later)
+
+
+def test_what_all_have_to_wait_for_keeps_their_order() -> None:
+    for hold in (LIMITED, FULL):
+        assert held(call("a"), hold, RETRY, NOW) == Later(20.0, f"a: {hold.message}")
+
+
+def test_others_go_first_where_only_this_request_has_to_wait() -> None:
+    """A tenant at its limit, or a model that is down for who can go nowhere else."""
+    for hold in (TENANT, DOWN, Hold(60.0, Reason.LIMITED, "for long")):
+        assert held(call("a"), hold, RETRY, NOW) == CallNow(LONGEST_HELD_S)
+        later = held(call("a"), hold, RETRY, NOW, LONGEST_HELD_S)
+        assert isinstance(later, Later) and later.wait_s == 0
+
+
+def test_nothing_waits_beyond_its_deadline() -> None:
+    for deadline in (NOW - 1, NOW, NOW + 4):
+        move = held(call("a", deadline=deadline), DOWN, RETRY, NOW)
+        assert isinstance(move, Die) and move.reason is DeadReason.EXPIRED
+    assert isinstance(held(call("a"), Hold(600.0, Reason.DENIED, ""), RETRY, NOW), Die)
 
 
 def test_nothing_is_called_after_the_deadline() -> None:
@@ -167,9 +270,13 @@ def test_every_history_ends_within_the_calls_that_are_allowed(
             assert move.step == current.step + 1
             current = current.model_copy(update={"step": move.step, "attempts": tuple(attempts)})
             continue
+        if isinstance(move, Later) or data.draw(st.booleans()):
+            current = current.model_copy(update={"attempts": tuple(attempts)})
         now += move.wait_s
         attempts.append(failed(current.model, data.draw(kinds)))
-    assert len(attempts) <= calls * len(models)
+    limits = sum(each.kind is FailureKind.LIMITED for each in attempts)
+    assert limits <= MOST_LIMITED
+    assert len(attempts) - limits <= calls * len(models)
     assert [model for model in models if model in {each.model for each in attempts}] == list(
         dict.fromkeys(each.model for each in attempts)
     )

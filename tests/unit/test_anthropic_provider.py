@@ -579,5 +579,5 @@ class TestError:
 
     def test_a_redirect_is_not_followed(self) -> None:
         failure = failed(302, b"", {"location": "https://else.example/?key=1"})
-        assert failure.kind == FailureKind.PERMANENT
+        assert failure.kind == FailureKind.DENIED
         assert "https://else.example/;" in failure.message

@@ -109,6 +109,10 @@ class TestModel:
         with pytest.raises(ValidationError, match="has no endpoints"):
             remote(provider="extractive")
 
+    def test_a_function_has_none(self) -> None:
+        with pytest.raises(ValidationError, match="'python' runs inside the worker and has no"):
+            remote(provider="python", entry_point="answers:answer")
+
     def test_input_leaves_room_for_the_output(self) -> None:
         assert remote(context_tokens=8_000, max_output_tokens=256).input_limit_tokens == 7_744
 

@@ -72,13 +72,13 @@ def test_flower_is_for_this_machine_only() -> None:
     assert "--address=127.0.0.1" in flower_command(5555)
 
 
-def test_children_find_the_catalog_from_another_folder(
+def test_children_find_catalog_and_prices_from_another_folder(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path_factory.mktemp("work")
     monkeypatch.chdir(folder)
-    env = child_environment(
-        {"MODELYARD_CATALOG": "mine.yaml"}, broker_url="redis://r/0", catalog=None
-    )
+    ours = {"MODELYARD_CATALOG": "mine.yaml", "MODELYARD_PRICES": "prices.json"}
+    env = child_environment(ours, broker_url="redis://r/0", catalog=None)
     assert env["MODELYARD_CATALOG"] == str(folder / "mine.yaml")
+    assert env["MODELYARD_PRICES"] == str(folder / "prices.json")
     assert env["MODELYARD_BROKER_URL"] == "redis://r/0"

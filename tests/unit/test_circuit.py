@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_workers.endpoints.circuit import CLOSED, Circuit, Reason, answered, failed, opened
+from model_workers.endpoints.circuit import (
+    CLOSED,
+    Circuit,
+    Reason,
+    admits,
+    answered,
+    failed,
+    opened,
+)
 from modelyard.catalog import Breaker
 from modelyard.errors import FailureKind as K
 
@@ -41,6 +49,19 @@ def test_stays_closed_while_most_calls_are_answered() -> None:
         if at % 3 == 0:
             circuit = fail(circuit, at)
     assert circuit.is_closed
+
+
+def test_what_was_busy_and_goes_down_is_left_alone_after_some_failures_in_a_row() -> None:
+    circuit = CLOSED
+    for _ in range(500):
+        circuit = answered(circuit, BREAKER, 100, 100)
+    for _ in range(2 * BREAKER.failures - 1):
+        circuit = fail(circuit, 100.1)
+    for one in (circuit, answered(circuit, BREAKER, 100.1, 100.1)):
+        assert one.is_closed
+    assert fail(answered(circuit, BREAKER, 100.1, 100.1), 100.2).is_closed
+    assert fail(circuit, 100.2).why is Reason.FAILING
+    assert not fail(circuit, 100.2).is_closed
 
 
 def test_failures_of_long_ago_do_not_count() -> None:
@@ -84,6 +105,32 @@ def test_a_limit_is_believed_and_never_cut_short() -> None:
     for draw in (0.0, 1.0):
         circuit = fail(CLOSED, 100, K.LIMITED, retry_after_s=7, draw=draw)
         assert 107 <= circuit.until < 108
+
+
+def test_limits_say_nothing_of_how_long_a_failure_lasts() -> None:
+    circuit = CLOSED
+    for _ in range(20):
+        circuit = fail(circuit, 100, K.LIMITED, retry_after_s=1)
+    circuit = fail(circuit, 110)
+    assert circuit.until - circuit.since == BREAKER.cooldown_s
+
+
+def test_what_is_left_alone_for_long_stays_so_for_the_same_reason() -> None:
+    denied = fail(CLOSED, 100, K.DENIED)
+    for kind in (K.LIMITED, K.RETRYABLE):
+        later = fail(denied, 101, kind)
+        assert (later.until, later.why) == (denied.until, Reason.DENIED)
+
+
+def test_only_a_limit_that_is_over_lets_more_through_from_second_to_second() -> None:
+    limited = opened(CLOSED, Reason.LIMITED, 5, 100)
+    failing = opened(CLOSED, Reason.FAILING, 5, 100)
+    for circuit in (limited, failing):
+        assert not admits(circuit, BREAKER, 0, 104.9)
+        assert admits(circuit, BREAKER, 0, 105.0)
+        assert not admits(circuit, BREAKER, 1, 105.0)
+    assert admits(limited, BREAKER, 10, 106.0) and not admits(limited, BREAKER, 11, 106.0)
+    assert not admits(failing, BREAKER, 1, 1000.0)
 
 
 def test_what_is_the_requests_own_fault_speaks_for_the_endpoint() -> None:

@@ -745,7 +745,7 @@ class TestErrors:
             (502, b"<html>Bad Gateway</html>", K.RETRYABLE),
             (503, {"error": "loading model"}, K.RETRYABLE),
             (529, error(None, "Overloaded", "overloaded_error"), K.RETRYABLE),
-            (302, b"", K.PERMANENT),
+            (302, b"", K.DENIED),
         ],
     )
     async def test_status_and_code_decide_the_kind(
@@ -790,7 +790,7 @@ class TestErrors:
             (httpx.ReadError("x"), K.RETRYABLE, "middle of the answer"),
             (httpx.RemoteProtocolError("x"), K.RETRYABLE, "without an answer"),
             (httpx.DecodingError("bad gzip"), K.RETRYABLE, "bad gzip"),
-            (httpx.UnsupportedProtocol("ftp"), K.PERMANENT, "base_url"),
+            (httpx.UnsupportedProtocol("ftp"), K.DENIED, "base_url"),
             (aiohttp.ServerDisconnectedError(), K.RETRYABLE, "without an answer"),
             (ConnectionResetError("peer"), K.RETRYABLE, "peer"),
         ],

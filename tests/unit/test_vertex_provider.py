@@ -676,7 +676,7 @@ def test_the_wait_is_that_of_the_error_or_of_the_headers() -> None:
 
 
 def test_a_redirect_is_not_followed() -> None:
-    assert read(b"", 307, {"location": "https://x"}).kind is FailureKind.PERMANENT
+    assert read(b"", 307, {"location": "https://x"}).kind is FailureKind.DENIED
 
 
 # -- the token

@@ -1,0 +1,261 @@
+"""The simulation behind `modelyard plan`: queueing theory, the real policies, and the least."""
+
+import math
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_advance import call, failed
+
+from model_workers import advance as real
+from model_workers.advance import CallNow, NextStep, advance
+from model_workers.endpoints import balancer
+from model_workers.endpoints.quota import Meter, admit
+from modelyard import holdings
+from modelyard.catalog import Quota, Retry
+from modelyard.errors import FailureKind
+from producer.output import UsageError
+from producer.plan_figures import Figures, percentile
+from producer.plan_latency import Lognormal, Observed
+from producer.plan_policies import (
+    BATCH_PATIENCE_S,
+    LONGEST_HELD_S,
+    LONGEST_PAUSE_S,
+    PATIENCE_S,
+    End,
+    Line,
+    Quotas,
+    Scope,
+    after_failure,
+)
+from producer.plan_search import FULL, Slo, least, rate_per_s, slo, time_s
+from producer.plan_simulation import Simulation, Station, Traffic
+
+NO_RETRY = Retry(calls=1)
+
+RETRIES = st.builds(
+    Retry,
+    calls=st.integers(1, 6),
+    base_s=st.floats(0.0, 5.0),
+    cap_s=st.floats(0.0, 30.0),
+)
+
+
+class Exponential:
+    """The latency for which theory has a formula."""
+
+    mean_s = 1.0
+
+    def draw(self, rng: Random) -> float:
+        return rng.expovariate(1.0)
+
+
+def run(station: Station, processes: int, rate: float, requests: int, **traffic: Any) -> Figures:
+    return Simulation(
+        [station],
+        [processes],
+        Traffic(rate, yard_s=0.0, **traffic),
+        requests=requests,
+        warm_up=requests // 10,
+    ).run()
+
+
+def erlang_c(servers: int, load: float) -> float:
+    """The share of requests that wait. https://en.wikipedia.org/wiki/Erlang_(unit)"""
+    blocked = 1.0
+    for server in range(1, servers + 1):
+        blocked = load * blocked / (server + load * blocked)
+    return blocked / (1 - load / servers * (1 - blocked))
+
+
+@settings(max_examples=12, deadline=None)
+@given(servers=st.integers(1, 12), busy=st.floats(0.3, 0.8))
+def test_the_wait_is_that_of_theory(servers: int, busy: float) -> None:
+    load = servers * busy
+    station = Station("m", 1, Exponential(), cpu_s=0.0)
+    [found] = run(station, servers, load, 40_000).stations
+    wanted = erlang_c(servers, load) / (servers - load)
+    assert found.waited_mean_s == pytest.approx(wanted, rel=0.25, abs=0.02)
+    assert found.uses[0].used == pytest.approx(busy, rel=0.05)
+
+
+@given(RETRIES, st.integers(1, 6), st.floats(0.0, 1.0), st.booleans(), st.booleans())
+def test_a_failed_call_goes_where_the_workers_send_it(
+    retry: Retry, calls: int, draw: float, has_next: bool, elsewhere: bool
+) -> None:
+    attempts = [failed("a", FailureKind.RETRYABLE)] * calls
+    move = advance(
+        call("a", "b") if has_next else call("a"), attempts, retry, 0.0, draw, elsewhere=elsewhere
+    )
+    ours = after_failure(calls, retry, draw, has_next=has_next, elsewhere=elsewhere)
+    if isinstance(move, CallNow):
+        assert ours == move.wait_s
+    else:
+        assert ours is (End.NEXT if isinstance(move, NextStep) else End.DEAD)
+
+
+@given(
+    limit=st.sampled_from([1.0, 30.0, 600.0]),
+    share=st.sampled_from([1.0, 0.9, 0.2]),
+    asked=st.lists(st.tuples(st.floats(0.0, 9.0), st.integers(1, 50)), max_size=50),
+)
+def test_a_quota_lets_through_what_the_workers_meter_does(
+    limit: float, share: float, asked: list[tuple[float, int]]
+) -> None:
+    meter, line = Meter.per_minute(limit), Line(limit, share)
+    meter = meter.share(share) if share < 1 else meter
+    arrival, now = 0.0, 0.0
+    for gap, amount in asked:
+        now += gap
+        delay, arrival = admit(arrival, meter, amount, now)
+        assert max(0.0, line.delay_s(amount, now)) == pytest.approx(delay, rel=1e-9, abs=1e-9)
+        line.take(amount, now)
+
+
+def test_calls_wait_for_quota_as_long_as_in_the_workers() -> None:
+    assert PATIENCE_S == balancer.PATIENCE_S
+    assert BATCH_PATIENCE_S == balancer.BATCH_PATIENCE_S
+    assert LONGEST_HELD_S == real.LONGEST_HELD_S
+    assert LONGEST_PAUSE_S == holdings.LONGEST_PAUSE_S
+
+
+def test_the_same_input_gives_the_same_output() -> None:
+    station = Station("m", 4, Lognormal(1.0), Retry(calls=2), failures=0.1)
+    first, again = (run(station, 2, 6.0, 3000) for _ in range(2))
+    assert first.times_s == again.times_s
+    assert first.stations == again.stations
+
+
+def test_a_call_that_fails_is_made_again_and_then_goes_to_the_next_model() -> None:
+    stations = [
+        Station("down", 100, Observed([1.0]), Retry(calls=3, base_s=0.0), failures=1.0),
+        Station("up", 100, Observed([2.0]), NO_RETRY),
+    ]
+    found = Simulation(stations, [1, 1], Traffic(1.0, yard_s=0.0), requests=200, warm_up=0).run()
+    down, up = found.stations
+    assert (down.calls, down.answers, up.calls, up.answers) == (3.0, 0.0, 1.0, 1.0)
+    assert found.percentile(50) == pytest.approx(5.0, abs=0.01)
+    assert found.unanswered == 0.0
+
+
+def test_what_no_model_answers_takes_for_ever() -> None:
+    found = run(Station("m", 10, Observed([1.0]), NO_RETRY, failures=1.0), 1, 1.0, 100)
+    assert found.unanswered == 1.0
+    assert found.percentile(50) == math.inf
+
+
+def test_a_call_ends_with_its_timeout() -> None:
+    found = run(Station("m", 10, Observed([9.0]), NO_RETRY, timeout_s=2.0), 1, 1.0, 100)
+    assert found.unanswered == 1.0
+    assert found.stations[0].held_s == pytest.approx(2.0, abs=0.01)
+
+
+def test_the_interactive_lane_waits_less_and_the_other_is_not_starved() -> None:
+    station = Station("m", 1, Observed([1.0]), cpu_s=0.0)
+    found = run(station, 1, 1.3, 2000, batch=0.5)
+    batch = sorted(set(found.times_s) - set(found.interactive_s))
+    assert percentile(found.interactive_s, 95) < 10.0 < percentile(batch, 50)
+    assert found.judged_s is found.interactive_s
+
+
+def test_a_process_has_one_interpreter() -> None:
+    station = Station("m", 1_000_000, Observed([0.001]))
+    found = run(station, 1, 1200.0, 20_000)
+    assert found.stations[0].uses[1].used == pytest.approx(0.8, rel=0.05)
+    assert found.bottleneck.what == "CPU"
+    # Twice what a process can do: the wait grows with every request.
+    assert run(station, 1, 3000.0, 20_000).percentile(50) > 1.0
+
+
+def limited(**quota: Any) -> Station:
+    return Station(
+        "m",
+        1000,
+        Observed([1.0]),
+        quotas=lambda: Quotas([[Scope("key", Quota(interactive_share=0.0, **quota))]]),
+    )
+
+
+def test_a_quota_bounds_what_any_number_of_processes_do() -> None:
+    found = run(limited(requests_per_min=600), 50, 20.0, 4000)
+    assert found.percentile(95) > 60.0
+    assert found.bottleneck.what == "quota of requests (key)"
+    assert found.bottleneck.used > 0.95
+
+
+def test_a_quota_with_room_changes_nothing() -> None:
+    found = run(limited(requests_per_min=6000, tokens_per_min=1e6, concurrency=50), 1, 5.0, 2000)
+    assert found.percentile(99) < 1.1
+    used = {use.what: use.used for use in found.stations[0].uses}
+    assert used["quota of requests (key)"] == pytest.approx(0.05, rel=0.1)
+    assert used["quota of calls (key)"] == pytest.approx(0.1, rel=0.1)
+
+
+def test_calls_beyond_a_quota_of_calls_wait() -> None:
+    assert run(limited(concurrency=4), 1, 3.0, 1000).percentile(95) > 1.2
+    assert run(limited(concurrency=40), 1, 3.0, 1000).percentile(95) < 1.1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rate=st.floats(0.5, 60.0),
+    mean_s=st.floats(0.1, 3.0),
+    concurrency=st.integers(1, 20),
+    slack=st.floats(1.1, 4.0),
+)
+def test_the_least_holds_and_one_process_fewer_does_not(
+    rate: float, mean_s: float, concurrency: int, slack: float
+) -> None:
+    station = Station("m", concurrency, Lognormal(mean_s, 0.3))
+    wanted = Slo(90.0, slack * mean_s * 1.5)
+    found = least([station], Traffic(rate), wanted)
+    assert found.ok
+    assert wanted.holds(found.figures)
+    [processes] = found.processes
+    assert rate * mean_s < 1.02 * processes * concurrency
+    if processes > 1:
+        fewer = Simulation(
+            [station], [processes - 1], Traffic(rate), requests=20_000, warm_up=2_000
+        ).run()
+        load = rate * found.figures.stations[0].held_s / (processes - 1) / concurrency
+        assert not wanted.holds(fewer) or load > 0.98 * FULL
+
+
+def test_a_promise_that_calls_alone_break_is_held_by_no_number_of_processes() -> None:
+    assert not least([Station("m", 10, Observed([5.0]))], Traffic(1.0), Slo(95.0, 4.0)).ok
+
+
+def test_each_model_gets_as_few_as_it_can_do_with() -> None:
+    stations = [
+        Station("first", 10, Observed([2.0]), NO_RETRY, failures=0.2),
+        Station("second", 10, Observed([2.0]), NO_RETRY),
+    ]
+    first, second = least(stations, Traffic(20.0), Slo(95.0, 60.0)).processes
+    assert first >= 5 > second
+
+
+def test_what_people_write_is_read() -> None:
+    assert slo("p95<60s") == Slo(95.0, 60.0)
+    assert slo(" p99.9 < 800ms ") == Slo(99.9, 0.8)
+    assert [time_s("2m"), time_s("1.5h")] == [120.0, 5400.0]
+    assert [rate_per_s("50/s"), rate_per_s("300/min"), rate_per_s("86400/d")] == [50.0, 5.0, 1.0]
+
+
+@pytest.mark.parametrize("written", ["p95", "95<60s", "p95<60", "p0<1s", "p95<0s", "p95>1s"])
+def test_what_is_no_promise_is_refused(written: str) -> None:
+    with pytest.raises(UsageError):
+        slo(written)
+
+
+@pytest.mark.parametrize("written", ["50", "0/s", "-1/s", "50/y", "fast"])
+def test_what_is_no_rate_is_refused(written: str) -> None:
+    with pytest.raises(UsageError):
+        rate_per_s(written)
+
+
+def test_a_promise_is_about_the_batch_lane_where_there_is_no_other() -> None:
+    only_batch = run(Station("m", 10, Observed([1.0])), 1, 1.0, 100, batch=1.0)
+    assert only_batch.interactive_s == []
+    assert only_batch.judged_s == only_batch.times_s

@@ -262,7 +262,15 @@ def test_the_calls_in_flight_of_a_killed_worker_are_free_again(yard: Yard) -> No
 
 def test_a_shutdown_hands_back_what_waits_for_a_limit(yard: Yard) -> None:
     """And who takes it next has it all, with nothing called twice."""
-    yard.a.script("held", [Reply(status=429, headers={"retry-after": "12"})])
+    opens = time.monotonic() + 12.0
+
+    def limited(body: Mapping[str, Any]) -> Reply:
+        left_s = opens - time.monotonic()
+        return (
+            Reply(status=429, headers={"retry-after": f"{left_s:.1f}"}) if left_s > 0 else Reply()
+        )
+
+    yard.a.always("held", limited)
     handles = yard.submit(1, "held")
     with redis.Redis.from_url(yard.workers.broker_url) as store:
         eventually(lambda: store.llen(model_queue("held")) == 1)
@@ -283,4 +291,10 @@ def test_a_shutdown_hands_back_what_waits_for_a_limit(yard: Yard) -> None:
 
     answers = yard.results(handles)
 
-    assert sum(len(answer.attempts) for answer in answers) == 31
+    answered = [[each for each in answer.attempts if each.kind is None] for answer in answers]
+    assert [len(each) for each in answered] == [1] * 30
+    # What was called before a worker heard of the limit: no more than it can hold at a time.
+    assert sum(len(answer.attempts) for answer in answers) <= 30 + 4 * 10
+    ids = {handle.id for handle in handles}
+    calls = Counter(call.request_id for call in yard.a.calls if call.status == 200)
+    assert {id: calls[id] for id in ids} == dict.fromkeys(ids, 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from model_workers.endpoints.circuit import Hold, Reason
 from modelyard.catalog import Retry
 from modelyard.errors import FailureKind
-from modelyard.messages import Attempt, Call, DeadReason, Part
+from modelyard.messages import Attempt, Call, DeadReason, Lane, Part
 
 JITTER_OVER_RETRY_AFTER_S = 1.0
 """Calls that were told the same Retry-After spread over this much time after it."""
@@ -135,7 +135,8 @@ def in_a_row(call: Call, attempts: Sequence[Attempt]) -> list[Attempt]:
 def held(call: Call, held: Hold, retry: Retry, now: float, waited_s: float = 0.0) -> Move:
     """Return what to do while no endpoint of the model takes the call. No attempt is spent on it.
 
-    Who has a next step does not wait for what is down, nor for a limit beyond `retry.patience_s`.
+    Who has a next step does not wait for what is down, nor for a limit beyond `retry.patience_s`:
+    in the interactive lane that is all of its wait since it was decided.
     `waited_s`: for how long the call has waited in the worker. What is put back comes next only if
     those behind it would have to wait as well.
     """
@@ -145,10 +146,13 @@ def held(call: Call, held: Hold, retry: Retry, now: float, waited_s: float = 0.0
         return Die(DeadReason.EXPIRED, f"its deadline passed before the next call ({why})")
     if held.why is Reason.DENIED and not has_next_step(call):
         return Die(DeadReason.EXHAUSTED, why)
-    if (has_next_step(call) and not held.everywhere) and (
-        held.why in {Reason.FAILING, Reason.DENIED} or held.wait_s > retry.patience_s
-    ):
-        return NextStep(call.step + 1, why)
+    if has_next_step(call) and not held.everywhere:
+        # Somebody waits for it: all that it has waited counts. A batch rather waits than pays more.
+        urgent = call.request.lane is Lane.INTERACTIVE
+        so_far_s = max(0.0, now - call.decision.decided_at) if urgent else 0.0
+        down = held.why in {Reason.FAILING, Reason.DENIED}
+        if down or so_far_s + held.wait_s > retry.patience_s:
+            return NextStep(call.step + 1, why)
     if deadline is not None and now + held.wait_s >= deadline:
         return Die(DeadReason.EXPIRED, f"its deadline passes before the next call ({why})")
     rest_s = LONGEST_HELD_S - waited_s

@@ -40,6 +40,7 @@ CallTask.result_ttl_s = settings.result_ttl_s
 CallTask.keep_ledger = settings.ledger_entries > 0
 CallTask.ledger_entries = settings.ledger_entries
 CallTask.keep_text = settings.ledger_text
+CallTask.region = settings.region or ""
 # One line a request is enough, and `CallTask` writes it: these say that a message came, and how
 # long Celery's tracer took.
 for noisy in ("celery.app.trace", "celery.worker.strategy"):

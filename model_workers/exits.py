@@ -91,13 +91,16 @@ class Exits:
 
         Without a wait it goes to the queue's end: what is behind it can be done.
         """
-        queue, message = self._message(origin, call, why)
+        # Another model begins anew; the same one does not: the call may be what kills its workers.
+        queue, message = self._message(origin, call, why, origin.deliveries)
         if wait_s <= 0:
             return Settled(Back(origin.claim, queue, message, "last"), error=Ignore(why))
         pause(queue, wait_s)
         return Settled(Back(origin.claim, queue, message, "next"), error=Ignore(why))
 
-    def _message(self, origin: Origin, onward: Call, why: str) -> tuple[str, str]:
+    def _message(
+        self, origin: Origin, onward: Call, why: str, deliveries: int = 0
+    ) -> tuple[str, str]:
         queue = model_queue(onward.model, batch=onward.request.lane is Lane.BATCH)
         decision = onward.decision
         message = envelope(
@@ -110,6 +113,7 @@ class Exits:
             parent_id=origin.parent_id,
             shadow=queue,
             redelivered=origin.redelivered,
+            deliveries=deliveries,
         )
         return queue, message
 

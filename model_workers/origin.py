@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from celery.app.task import Context
 
-from modelyard.names import is_shadow, member_of
+from modelyard.names import DELIVERIES_HEADER, is_shadow, member_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,8 @@ class Origin:
     reply_to: str
     parent_id: str | None
     redelivered: bool = False
+    deliveries: int = 0
+    """How many workers that had this very call were lost."""
 
     @property
     def is_part(self) -> bool:
@@ -27,4 +29,7 @@ class Origin:
         """Read it from a running task's context."""
         claim = (context.properties or {}).get("delivery_tag", "")
         redelivered = bool((context.delivery_info or {}).get("redelivered"))
-        return cls(context.id, claim, context.reply_to or "", context.parent_id, redelivered)
+        deliveries = int(context.get(DELIVERIES_HEADER) or 0)
+        return cls(
+            context.id, claim, context.reply_to or "", context.parent_id, redelivered, deliveries
+        )

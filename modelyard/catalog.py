@@ -87,6 +87,15 @@ class Breaker(Part):
     denied_s: Annotated[float, Field(gt=0.0)] = 600.0
 
 
+class Probe(Part):
+    """How endpoints are asked whether they live, without a call: a GET of `path` below their
+    address, every `every_s` seconds, by each worker that called them within the last minute.
+    """
+
+    every_s: Annotated[float, Field(ge=1.0)] = 15.0
+    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] = "/models"
+
+
 class Endpoint(Part):
     """One address that serves a model.
 
@@ -219,6 +228,7 @@ class Model(Part):
     balance: Balance = "weighted"
     quota: Quota = Quota()
     breaker: Breaker = Breaker()
+    probe: Probe | None = None
     stream: bool = False
     entry_point: str | None = None
 

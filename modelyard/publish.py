@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from modelyard.errors import MessageTooLarge
+from modelyard.names import DELIVERIES_HEADER
 
 EMBED: Final = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
 
@@ -30,12 +31,14 @@ def envelope(
     parent_id: str | None = None,
     shadow: str | None = None,
     redelivered: bool = False,
+    deliveries: int = 0,
     max_bytes: int | None = None,
 ) -> str:
     """Return the message of one task with `payload` as its one argument, ready for its queue.
 
     A `payload` that is a string is JSON already. `summary` stands for the payload in logs, events
-    and Flower: prompts do not belong there. Raises `MessageTooLarge` if the task's body has more
+    and Flower: prompts do not belong there. `deliveries`: how many workers that had it were lost.
+    Raises `MessageTooLarge` if the task's body has more
     than `max_bytes`, and what `json` raises.
     """
     argument = payload if isinstance(payload, str) else encode_json(payload)
@@ -71,6 +74,7 @@ def envelope(
                 "origin": origin(),
                 "ignore_result": False,
                 **({"redelivered": True} if redelivered else {}),
+                **({DELIVERIES_HEADER: deliveries} if deliveries else {}),
             },
             "properties": {
                 "correlation_id": id,

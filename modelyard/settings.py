@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """A larger request is refused at submit."""
     result_ttl_s: Annotated[int, Field(gt=0)] = 7 * 24 * 3600
     """How long an answer is kept, in seconds."""
+    region: str | None = None
+    """Where this worker is: endpoints of this region come before others."""
     lease_s: Annotated[float, Field(ge=0.1)] = 10.0
     """After how many seconds without a sign of life a worker's messages are given to others. A
     worker renews its leases while it lives, so calls may be much longer."""

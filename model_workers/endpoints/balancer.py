@@ -20,8 +20,9 @@ from model_workers.endpoints.order import View, order
 from model_workers.endpoints.quota import Scope
 from model_workers.lines import Broken, Line, Lines
 from model_workers.providers.base import Completion
-from modelyard.catalog import Catalog, Model
-from modelyard.errors import ProviderError
+from model_workers.providers.over_http import OverHttp
+from modelyard.catalog import Catalog, Model, Probe
+from modelyard.errors import FailureKind, ProviderError
 from modelyard.messages import Lane, Request
 from modelyard.tokens import estimate_tokens
 
@@ -46,6 +47,9 @@ BATCH_PATIENCE_S: Final = 1.0
 HEAR_S: Final = 0.25
 """For so long the first call of a model waits for what the others know of its endpoints."""
 
+SILENCES: Final = 2
+"""So many questions without an answer, one after the other, and an endpoint is left alone."""
+
 MINUTE_S: Final = 60.0
 SMOOTHING: Final = 0.2
 """The weight of the newest answer in the mean of their times."""
@@ -63,6 +67,8 @@ class Post:
     closed_at: float = 0.0
     """When a probe from here was answered last: what others said before that is no news."""
     probes: int = 0
+    silences: int = 0
+    """How many of the last questions whether it lives had no answer."""
     in_flight: int = 0
     latency_s: float = 0.0
     latency_at: float = 0.0
@@ -93,6 +99,7 @@ class Desk:
     called_at: float = 0.0
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     """Whether it is known what the others know of it."""
+    probing: asyncio.Task[None] | None = None
 
 
 @dataclass(slots=True)
@@ -328,6 +335,44 @@ class Balancer:
             wait_s = after.until - after.since
             logger.warning("%s is left alone for %.1f s: it is %s", name, wait_s, after.why)
 
+    # -- beside calls
+
+    async def _keep_probing(self, desk: Desk) -> None:
+        """Ask a model's endpoints whether they live, until nobody calls it any more."""
+        probe = desk.model.probe
+        assert probe is not None
+        while self._desks.get(desk.model.name) is desk:
+            await asyncio.sleep(probe.every_s * circuits.spread(self._draw()))
+            if desk.called_at < self.now() - IDLE_S:
+                return
+            await asyncio.gather(*(self._probe(desk, post, probe) for post in desk.posts))
+
+    async def _probe(self, desk: Desk, post: Post, probe: Probe) -> None:
+        provider = post.line.provider
+        if not isinstance(provider, OverHttp):
+            return
+        started_at, before = self.now(), post.circuit
+        try:
+            await provider.probe(probe.path)
+        except ProviderError as error:
+            now = self.now()
+            post.silences += error.kind is FailureKind.RETRYABLE
+            if error.kind is FailureKind.DENIED:
+                wait_s = desk.model.breaker.denied_s
+                post.circuit = circuits.opened(post.circuit, Reason.DENIED, wait_s, now)
+            elif post.silences >= SILENCES:
+                # Until the next ones had their say.
+                wait_s = SILENCES * probe.every_s
+                post.circuit = circuits.opened(post.circuit, Reason.FAILING, wait_s, now)
+        else:
+            post.silences = 0
+            # What is at its limit, or wants another key for calls, answers this all the same.
+            if not post.circuit.is_closed and post.circuit.why is Reason.FAILING:
+                breaker = desk.model.breaker
+                post.circuit = circuits.answered(post.circuit, breaker, started_at, self.now())
+                self._closed(post, before, self.now())
+        self._tell(desk, post, before)
+
     # -- the others
 
     async def _listen(self, desk: Desk) -> None:
@@ -336,6 +381,8 @@ class Balancer:
         if desk.called_at < now - IDLE_S:
             desk.heard.clear()
         desk.called_at = now
+        if desk.model.probe is not None and (desk.probing is None or desk.probing.done()):
+            desk.probing = asyncio.get_running_loop().create_task(self._keep_probing(desk))
         if self._connect is None:
             return
         if self._sharing is None or self._sharing.done():
@@ -454,6 +501,11 @@ class Balancer:
         if sharing is not None:
             sharing.cancel()
             await asyncio.wait([sharing])
+        probing = [desk.probing for desk in self._desks.values() if desk.probing is not None]
+        for each in probing:
+            each.cancel()
+        if probing:
+            await asyncio.wait(probing)
         await self._gate.aclose()
         await self._lines.aclose()
         self._desks.clear()

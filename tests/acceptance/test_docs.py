@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel
 
 from modelyard.budgets import Budget
-from modelyard.catalog import Breaker, Endpoint, Model, Price, Quota, Quotas, Retry
+from modelyard.catalog import Breaker, Endpoint, Model, Price, Probe, Quota, Quotas, Retry
 from modelyard.plan import Accept, AnswerCache, Combine
 from modelyard.routes import Cache, Experiment, Rollback, Route, Rule, Stage, When
 from modelyard.settings import Settings
@@ -139,6 +139,7 @@ def test_every_setting_is_there_with_its_default() -> None:
         ("price", Price),
         ("retry", Retry),
         ("breaker", Breaker),
+        ("probe", Probe),
         ("quota", Quota),
         ("quotas", Quotas),
         ("A route", Route),

@@ -20,7 +20,7 @@ from model_workers.advance import (
 from model_workers.endpoints.circuit import Hold, Reason
 from modelyard.catalog import Retry
 from modelyard.errors import FailureKind
-from modelyard.messages import Attempt, Call, DeadReason, Part, Request
+from modelyard.messages import Attempt, Call, DeadReason, Lane, Part, Request
 from modelyard.plan import Accept, Decision, Plan, Step
 
 NOW = 1_000.0
@@ -280,3 +280,13 @@ def test_every_history_ends_within_the_calls_that_are_allowed(
     assert [model for model in models if model in {each.model for each in attempts}] == list(
         dict.fromkeys(each.model for each in attempts)
     )
+
+
+def test_who_is_waited_for_goes_on_after_its_patience_and_a_batch_waits() -> None:
+    full = Hold(5.0, None, "full")
+    waiting = call("a", "b")
+    assert isinstance(held(waiting, full, RETRY, NOW + 24.0), Later)
+    assert held(waiting, full, RETRY, NOW + 26.0) == NextStep(1, "a: full")
+    batch = waiting.request.model_copy(update={"lane": Lane.BATCH})
+    patient = waiting.model_copy(update={"request": batch})
+    assert isinstance(held(patient, full, RETRY, NOW + 600.0), Later)

@@ -298,8 +298,8 @@ class TestMistakes:
                 "disabled: x\n    provider: extractive",
                 "22: model 'local': unknown key 'disabled' (known: balance, breaker, "
                 "concurrency, context_tokens, data_classes, endpoints, entry_point, latency_s, "
-                "max_output_tokens, model, name, price, provider, quality, quota, regions, retry, "
-                "stream, timeout_s, tokens_per_s)",
+                "max_output_tokens, model, name, price, probe, provider, quality, quota, regions, "
+                "retry, stream, timeout_s, tokens_per_s)",
             ),
         ],
     )

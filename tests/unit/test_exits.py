@@ -1,6 +1,7 @@
 """How a call leaves its pool: one step in Redis, and what people are told."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from model_workers.advance import Die
 from model_workers.exits import Exits
 from model_workers.origin import Origin
 from modelyard.catalog import Catalog
-from modelyard.claims import Ack, End, Hop, Join, Record
+from modelyard.claims import Ack, Back, End, Hop, Join, Record
 from modelyard.errors import RequestFailed
 from modelyard.messages import Attempt, Call, DeadReason, Draft, Part, Request, Usage
 from modelyard.plan import Decision, Plan, Step
@@ -142,3 +143,13 @@ def test_what_holds_no_call_ends_as_what_it_would_have_been(
     origin = Origin(id, "claim", "", parent_id)
     settled = exits().unreadable(origin, {"junk": 1}, Die(DeadReason.INVALID, "not a call"))
     assert type(settled.settlement) is kind
+
+
+def test_what_is_put_back_remembers_how_many_workers_it_outlived() -> None:
+    origin = replace(ORIGIN, deliveries=3)
+    back = exits().later(origin, call(), 0.0, "full").settlement
+    assert isinstance(back, Back)
+    assert json.loads(back.message)["headers"]["modelyard-deliveries"] == 3
+    hop = exits().hop(origin, call(step=1), "next").settlement
+    assert isinstance(hop, Hop)
+    assert "modelyard-deliveries" not in json.loads(hop.message)["headers"]

@@ -22,7 +22,11 @@ CATALOG: Final = """
 models:
   - name: small
     provider: openai
-    endpoints: [{{base_url: "{base_url}"}}]
+    balance: least_in_flight
+    quota: {{requests_per_min: 600000, concurrency: 10000}}
+    endpoints:
+      - {{name: first, base_url: "{base_url}", quota: {{tokens_per_min: 100000000}}}}
+      - {{name: second, base_url: "{base_url}", weight: 2}}
     concurrency: {concurrency}
     timeout_s: {timeout_s}
     retry: {{calls: 3, base_s: 0.1, cap_s: 1.0, patience_s: 5}}
@@ -43,9 +47,13 @@ models:
     concurrency: {concurrency}
     timeout_s: {timeout_s}
     retry: {{calls: 3, base_s: 0.1, cap_s: 1.0, patience_s: 5}}
+budgets:
+  - {{usd_per_day: 1000000}}
 routes:
   default:
     otherwise: [small, large]
+    answer_cache: {{ttl_s: 600}}
+    after: [trim]
   cascade:
     otherwise:
       models: [small, large]

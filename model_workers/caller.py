@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from model_workers.advance import CallNow, Die, Later, NextStep, advance, held
-from model_workers.endpoints.balancer import Balancer, Place
+from model_workers.endpoints.balancer import Balancer
+from model_workers.endpoints.desk import Place
 from model_workers.providers.base import Completion
 from modelyard.catalog import Catalog, Model, Retry
 from modelyard.errors import FailureKind, ModelyardError, ProviderError

@@ -11,8 +11,9 @@ from typing import Final
 
 from modelyard.catalog import Catalog, Model, Quota, Retry
 
-AT_ONCE: Final = 0.03
-"""The share of a quota that may come at once, and that its pace is slower for."""
+AT_ONCE: Final = 0.02
+SPARE: Final = 0.01
+"""The shares of a quota that may come at once, and that is not used: its pace is slower by both."""
 
 PATIENCE_S: Final = 5.0
 BATCH_PATIENCE_S: Final = 1.0
@@ -49,7 +50,7 @@ class Line:
 
     def __init__(self, limit: float, share: float = 1.0) -> None:
         self.limit = limit * share
-        self._interval_s = 60.0 / (limit * (1.0 - AT_ONCE)) / share
+        self._interval_s = 60.0 / (limit * (1.0 - AT_ONCE - SPARE)) / share
         self._burst = max(1.0, max(1.0, AT_ONCE * limit) * share)
         self._arrival = 0.0
 

@@ -255,7 +255,9 @@ class Simulation:
     def _held(self, now: float, request: _Request, wait_s: float) -> None:
         """No endpoint takes the call now: see `model_workers.advance.held`."""
         state = self._states[request.step]
-        if self._has_next(request) and wait_s > state.station.retry.patience_s:
+        # Who is waited for counts all of its wait, a batch only this one.
+        so_far_s = 0.0 if request.batch else now - request.submitted
+        if self._has_next(request) and so_far_s + wait_s > state.station.retry.patience_s:
             self._go_on(now, request)
         elif wait_s <= LONGEST_HELD_S:
             self._later(now + wait_s, self._call, request)

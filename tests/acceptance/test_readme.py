@@ -40,7 +40,8 @@ RUN = (
     *("modelyard dead list", "modelyard dead show", "modelyard dead replay"),
     *("modelyard dead drop", "modelyard dead export", "modelyard inbox list"),
     *("modelyard experiments", "modelyard feedback", "modelyard ledger", "modelyard replay"),
-    *("modelyard train", "modelyard evaluate"),
+    *("modelyard train", "modelyard evaluate", "modelyard budgets", "modelyard plan"),
+    *("modelyard endpoints", "modelyard scale-metrics --once"),
     *("celery -A modelyard inspect", "celery -A modelyard control", "python examples/"),
     *("cp config/catalog.yaml ", "cat > ", "id=$(modelyard submit", "export MODELYARD_CATALOG="),
 )
@@ -173,6 +174,7 @@ Check = Callable[[str, Desk], None]
 SPECIAL: Sequence[tuple[str, Check]] = (
     (r"make \w+", target_exists),
     (r"modelyard up\b", options_are_right),
+    (r"modelyard scale-metrics --host", options_are_right),
     (r"python -m chaos\b", storm_exists),
     (r"modelyard dead show\b", options_are_right),
     (r"modelyard inbox (show|answer|decline)\b", inbox_command_is_right),
@@ -228,8 +230,14 @@ def run_python(block: str, desk: Desk) -> None:
 
 
 def load_yaml(block: str, desk: Desk) -> None:
-    """Read a block as a catalog, with every variable in it set, or as a pod with probes."""
+    """Read a block as a catalog, with every variable in it set, or as what Kubernetes gets."""
     read = yaml.safe_load(block)
+    if "apiVersion" in read:
+        assert {"kind", "metadata", "spec"} <= read.keys()
+        pods = read["spec"].get("template", {}).get("spec", {})
+        for container in pods.get("containers", ()):
+            options_are_right(shlex.join(container["args"]), desk)
+        return
     if "containers" in read:
         for container in read["containers"]:
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):

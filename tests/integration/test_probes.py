@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from model_workers.endpoints.balancer import Balancer, Place
+from model_workers.endpoints.balancer import Balancer
 from model_workers.endpoints.circuit import Hold, Reason
+from model_workers.endpoints.desk import Place
 from modelyard.catalog import Catalog
 from modelyard.messages import Request
 

@@ -10,8 +10,9 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_workers.endpoints.balancer import Balancer, Place
+from model_workers.endpoints.balancer import Balancer
 from model_workers.endpoints.circuit import Circuit, Hold, Reason
+from model_workers.endpoints.desk import Place
 from model_workers.endpoints.gate import (
     TAKE,
     Answer,

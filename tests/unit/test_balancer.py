@@ -10,8 +10,9 @@ import pytest
 
 from model_workers.advance import Die, Later
 from model_workers.caller import Caller, Failed
-from model_workers.endpoints.balancer import Balancer, Place
+from model_workers.endpoints.balancer import Balancer
 from model_workers.endpoints.circuit import Hold, Reason
+from model_workers.endpoints.desk import Place
 from model_workers.providers.base import Completion
 from modelyard.catalog import Catalog
 from modelyard.errors import FailureKind, ProviderError

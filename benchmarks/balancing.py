@@ -5,7 +5,8 @@ python -m benchmarks balancing [--rounds N] [--no-install]
 One endpoint is steady, one dies and comes back, one has a limit that it enforces
 (`benchmarks.moody_endpoint`). Both systems know the same of them: the addresses, and the limit.
 LiteLLM's Router is the library, in a process of its own without a proxy, with three retries, a
-cooldown of 5 s and its checks before calls.
+cooldown of 5 s and its checks before calls. modelyard has the same cooldown, and asks each endpoint
+once a second whether it lives (`probe`), which the library has not.
 """
 
 import contextlib
@@ -46,7 +47,8 @@ models:
     provider: openai
     timeout_s: 20
     retry: {{calls: 4, base_s: 0.5}}
-    breaker: {{failures: 3, cooldown_s: 5}}
+    breaker: {{failures: 3, cooldown_s: 5, longest_s: 5}}
+    probe: {{every_s: 1}}
     endpoints:
       - {{name: steady, base_url: "{steady}"}}
       - {{name: dying, base_url: "{dying}"}}

@@ -43,8 +43,7 @@ https://platform.claude.com/docs/en/api/errors
 """
 
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx
@@ -56,7 +55,7 @@ from model_workers.providers.base import Allowance, Completion, Failure
 from model_workers.providers.clean import encodable
 from model_workers.providers.complaint import load
 from model_workers.providers.events import is_event_stream
-from model_workers.providers.http import MAX_ANSWER_BYTES, retry_after_s
+from model_workers.providers.http import retry_after_s
 from model_workers.providers.over_http import OverHttp
 from model_workers.providers.reading import count, no_answer, read_call, read_object, redirected
 from modelyard.catalog import Endpoint, Model
@@ -123,23 +122,7 @@ class AnthropicDialect:
 class Anthropic(OverHttp):
     """Calls one Claude at one endpoint: `OverHttp` in `AnthropicDialect`."""
 
-    def __init__(
-        self,
-        model: Model,
-        endpoint: Endpoint,
-        client: httpx.AsyncClient,
-        *,
-        clock: Callable[[], float] = time.time,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-    ) -> None:
-        super().__init__(
-            model,
-            endpoint,
-            client,
-            AnthropicDialect(model, endpoint),
-            clock=clock,
-            max_answer_bytes=max_answer_bytes,
-        )
+    dialect = AnthropicDialect
 
 
 def read_response(

@@ -17,8 +17,7 @@ a dated version, https://learn.microsoft.com/azure/ai-foundry/openai/api-version
 """
 
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
@@ -26,7 +25,6 @@ from urllib.parse import quote
 import httpx
 
 from model_workers.providers.base import Completion, Failure
-from model_workers.providers.http import MAX_ANSWER_BYTES
 from model_workers.providers.openai import OpenAIDialect
 from model_workers.providers.over_http import OverHttp
 from modelyard.catalog import Endpoint, Model
@@ -100,20 +98,4 @@ def _wait_s(failure: Failure) -> float | None:
 class Azure(OverHttp):
     """Calls one deployment at one Azure resource: `OverHttp` in `AzureDialect`."""
 
-    def __init__(
-        self,
-        model: Model,
-        endpoint: Endpoint,
-        client: httpx.AsyncClient,
-        *,
-        clock: Callable[[], float] = time.time,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-    ) -> None:
-        super().__init__(
-            model,
-            endpoint,
-            client,
-            AzureDialect(model, endpoint),
-            clock=clock,
-            max_answer_bytes=max_answer_bytes,
-        )
+    dialect = AzureDialect

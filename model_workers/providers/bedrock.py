@@ -49,8 +49,7 @@ errors, https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api
 """
 
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -60,8 +59,8 @@ from model_workers.providers.base import Completion, Failure
 from model_workers.providers.bedrock_call import encode_call
 from model_workers.providers.clean import encodable
 from model_workers.providers.complaint import load
-from model_workers.providers.http import MAX_ANSWER_BYTES, retry_after_s
-from model_workers.providers.over_http import OverHttp
+from model_workers.providers.http import retry_after_s
+from model_workers.providers.over_http import OverHttp, Signer
 from model_workers.providers.reading import count, no_answer, read_call, read_object, redirected
 from model_workers.providers.sigv4 import SigV4, region_of
 from modelyard.catalog import Endpoint, Model
@@ -120,24 +119,11 @@ class BedrockDialect:
 class Bedrock(OverHttp):
     """Calls one model at one endpoint: `OverHttp` in `BedrockDialect`, signed without a key."""
 
-    def __init__(
-        self,
-        model: Model,
-        endpoint: Endpoint,
-        client: httpx.AsyncClient,
-        *,
-        clock: Callable[[], float] = time.time,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-    ) -> None:
-        super().__init__(
-            model,
-            endpoint,
-            client,
-            BedrockDialect(model, endpoint),
-            signer=None if endpoint.api_key else SigV4(region_of(endpoint)),
-            clock=clock,
-            max_answer_bytes=max_answer_bytes,
-        )
+    dialect = BedrockDialect
+
+    @staticmethod
+    def signer(endpoint: Endpoint) -> Signer | None:
+        return None if endpoint.api_key else SigV4(region_of(endpoint))
 
 
 def read_response(

@@ -36,8 +36,7 @@ import base64
 import json
 import math
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx
@@ -53,7 +52,7 @@ from model_workers.providers.complaint import (
     status_within,
 )
 from model_workers.providers.events import is_event_stream
-from model_workers.providers.http import MAX_ANSWER_BYTES, retry_after_s
+from model_workers.providers.http import retry_after_s
 from model_workers.providers.openai_chunks import join_chunks
 from model_workers.providers.over_http import OverHttp
 from model_workers.providers.reading import redirected
@@ -99,23 +98,7 @@ class OpenAIDialect:
 class OpenAI(OverHttp):
     """Calls one model at one OpenAI-compatible endpoint: `OverHttp` in `OpenAIDialect`."""
 
-    def __init__(
-        self,
-        model: Model,
-        endpoint: Endpoint,
-        client: httpx.AsyncClient,
-        *,
-        clock: Callable[[], float] = time.time,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-    ) -> None:
-        super().__init__(
-            model,
-            endpoint,
-            client,
-            OpenAIDialect(model, endpoint),
-            clock=clock,
-            max_answer_bytes=max_answer_bytes,
-        )
+    dialect = OpenAIDialect
 
 
 def encode_call(model: str, request: Request, *, stream: bool = False) -> bytes:

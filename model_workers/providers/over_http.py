@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import httpx
 
@@ -56,6 +56,12 @@ class Dialect(Protocol):
         ...
 
 
+class MakesDialect(Protocol):
+    """A dialect's class: makes the one for a model at an endpoint."""
+
+    def __call__(self, model: Model, endpoint: Endpoint) -> Dialect: ...
+
+
 class Signer(Protocol):
     """What has to be added to each call: a signature over it, or a token that runs out."""
 
@@ -70,23 +76,31 @@ class Signer(Protocol):
 class OverHttp:
     """Calls one model at one endpoint. Implements `model_workers.providers.base.Provider`.
 
+    A provider is a subclass that names its `dialect`, and its `signer` if it has one.
+
     `client` is the endpoint's own (`providers.http.make_client`) and is closed by `aclose`.
     `clock` gives seconds since the epoch, for Retry-After dates. The whole call is bounded by
     `model.timeout_s`. Raises `httpx.InvalidURL` if `base_url` is no address, and `ValueError` for a
     key that no header can hold.
     """
 
+    dialect: ClassVar[MakesDialect]
+
+    @staticmethod
+    def signer(endpoint: Endpoint) -> Signer | None:
+        """Return what signs the calls of an endpoint, if its headers are not all they need."""
+        return None
+
     def __init__(
         self,
         model: Model,
         endpoint: Endpoint,
         client: httpx.AsyncClient,
-        dialect: Dialect,
         *,
-        signer: Signer | None = None,
         clock: Callable[[], float] = time.time,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
+        dialect = type(self).dialect(model, endpoint)
         base = httpx.URL(endpoint.base_url)
         key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
         self._secrets = tuple(
@@ -106,7 +120,7 @@ class OverHttp:
         self._label = endpoint.label
         self._client = client
         self._dialect = dialect
-        self._signer = signer
+        self._signer = self.signer(endpoint)
         self._clock = clock
         self._max_answer_bytes = max_answer_bytes
 

@@ -64,8 +64,7 @@ https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1beta1/Gen
 """
 
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import httpx
@@ -74,8 +73,7 @@ from model_workers.providers.base import Completion, Failure
 from model_workers.providers.gemini_answer import read_response
 from model_workers.providers.gemini_call import encode_call
 from model_workers.providers.google_token import GoogleToken
-from model_workers.providers.http import MAX_ANSWER_BYTES
-from model_workers.providers.over_http import OverHttp
+from model_workers.providers.over_http import OverHttp, Signer
 from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind, ProviderError
 from modelyard.messages import Request
@@ -156,21 +154,8 @@ class Vertex(OverHttp):
     Raises what `OverHttp` does, and `ProviderError` if the endpoint has neither project nor key.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        endpoint: Endpoint,
-        client: httpx.AsyncClient,
-        *,
-        clock: Callable[[], float] = time.time,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-    ) -> None:
-        super().__init__(
-            model,
-            endpoint,
-            client,
-            VertexDialect(model, endpoint),
-            signer=None if endpoint.api_key else GoogleToken(),
-            clock=clock,
-            max_answer_bytes=max_answer_bytes,
-        )
+    dialect = VertexDialect
+
+    @staticmethod
+    def signer(endpoint: Endpoint) -> Signer | None:
+        return None if endpoint.api_key else GoogleToken()

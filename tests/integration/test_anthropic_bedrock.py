@@ -130,9 +130,6 @@ class TestBedrock:
 
     @pytest.mark.parametrize("model", [ROUTER, "us.amazon.nova-lite-v1:0"])
     async def test_answers_a_signed_call(self, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
-        pytest.importorskip(
-            "botocore", reason="signs calls of Bedrock: pip install modelyard[bedrock]"
-        )
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
         monkeypatch.setenv("AWS_SESSION_TOKEN", "IQoJtoken")

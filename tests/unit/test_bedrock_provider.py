@@ -523,9 +523,6 @@ class TestSignature:
     async def test_of_botocore_itself_is_what_aws_would_calculate(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pytest.importorskip(
-            "botocore", reason="signs calls of Bedrock: pip install modelyard[bedrock]"
-        )
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG")
         monkeypatch.setenv("AWS_SESSION_TOKEN", "IQoJtoken")

@@ -5,12 +5,10 @@ unless it is renewed, and afterwards the answer itself. So taking the lease, see
 finding the answer are the same two commands.
 """
 
-import asyncio
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -20,6 +18,7 @@ from redis.retry import Retry
 
 from model_workers.answer_cache.entry import Entry, Kept, decode, encode
 from model_workers.answer_cache.prompts import ENTRIES, Floats, Group
+from model_workers.redis_threads import RedisThreads
 from modelyard.connect import connect
 from modelyard.messages import Draft
 from modelyard.names import CACHED_KEY_PREFIX, CACHED_PROMPTS_KEY_PREFIX
@@ -64,10 +63,8 @@ class Store:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lease_s = lease_s
-        self._connect = connect
+        self._redis = RedisThreads(connect, "answer-cache", threads=4)
         self._clock = clock
-        self._client: redis.Redis | None = None
-        self._threads: ThreadPoolExecutor | None = None
         self._failed_at = -math.inf
 
     async def take(self, key: str, id: str) -> Kept | str | None:
@@ -142,29 +139,15 @@ class Store:
         """Return what `act` does, in a thread; `otherwise` while Redis is slow or away."""
         if self._clock() - self._failed_at < AWAY_S:
             return otherwise
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(4, thread_name_prefix="answer-cache")
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, self._act, act)
+            return await self._redis.run(act)
         except (redis.RedisError, OSError) as error:
             if self._clock() - self._failed_at >= AWAY_S:
                 logger.warning("the answer cache is left alone for %g s: %s", AWAY_S, error)
             self._failed_at = self._clock()
             return otherwise
 
-    def _act(self, act: Callable[[redis.Redis], T]) -> T:
-        client = self._client
-        if client is None:
-            client = self._client = self._connect()
-        return act(client)
-
     async def aclose(self) -> None:
         """Let go of threads and connections; they are made again when they are needed."""
-        threads, self._threads = self._threads, None
-        client, self._client = self._client, None
-        if threads is not None:
-            # What was begun, such as giving a lease back, is done.
-            await asyncio.to_thread(threads.shutdown)
-        if client is not None:
-            client.close()
+        # What was begun, such as giving a lease back, is done.
+        await self._redis.aclose()

@@ -6,8 +6,8 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import redis
@@ -34,6 +34,7 @@ from model_workers.endpoints.quota import Scope
 from model_workers.lines import Lines
 from model_workers.providers.base import Completion
 from model_workers.providers.over_http import OverHttp
+from model_workers.redis_threads import RedisThreads
 from modelyard.catalog import Catalog, Model, Probe
 from modelyard.errors import FailureKind, ProviderError
 from modelyard.messages import Lane, Request
@@ -81,15 +82,13 @@ class Balancer:
     ) -> None:
         self._lines = Lines()
         self._desks: dict[str, Desk] = {}
-        self._connect = connect
-        self._client: redis.Redis | None = None
+        self._redis = None if connect is None else RedisThreads(connect, "endpoints")
         self._process = process
         self._region = region
         self._draw = draw
         self._ahead_s = 0.0
         self._clock = clock
         self._gate = Gate(connect, process, clock=clock)
-        self._thread: ThreadPoolExecutor | None = None
         self._sharing: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._hasty = False
@@ -330,7 +329,7 @@ class Balancer:
         desk.called_at = now
         if desk.model.probe is not None and (desk.probing is None or desk.probing.done()):
             desk.probing = asyncio.get_running_loop().create_task(self._keep_probing(desk))
-        if self._connect is None:
+        if self._redis is None:
             return
         if self._sharing is None or self._sharing.done():
             self._sharing = asyncio.get_running_loop().create_task(self._keep_sharing())
@@ -341,7 +340,7 @@ class Balancer:
                 await asyncio.wait_for(desk.heard.wait(), HEAR_S)
 
     async def _keep_sharing(self) -> None:
-        loop = asyncio.get_running_loop()
+        assert self._redis is not None
         while True:
             said = self._said(self.now())
             if not said:
@@ -349,7 +348,9 @@ class Balancer:
             self._news.clear()
             self._hasty = False
             try:
-                ahead_s, heard = await loop.run_in_executor(self._executor(), self._exchange, said)
+                ahead_s, heard = await self._redis.run(
+                    partial(exchange, process=self._process, said=said)
+                )
             except (redis.RedisError, OSError) as error:
                 if not self._silent:
                     logger.warning("nothing is heard of the other workers' endpoints: %s", error)
@@ -387,17 +388,6 @@ class Balancer:
                 [post.line.label for post in posts if post.circuit.is_closed and post.told],
             )
         return said
-
-    def _executor(self) -> ThreadPoolExecutor:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="endpoints")
-        return self._thread
-
-    def _exchange(self, said: dict[str, Said]) -> tuple[float, dict[str, Heard]]:
-        assert self._connect is not None
-        if self._client is None:
-            self._client = self._connect()
-        return exchange(self._client, self._process, said)
 
     def _told(self, desk: Desk, said: Said) -> None:
         for post in desk.posts:
@@ -457,12 +447,5 @@ class Balancer:
         await self._lines.aclose()
         self._desks.clear()
         self._news = asyncio.Event()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.submit(self._close)  # after what it is doing
-            thread.shutdown(wait=False)
-
-    def _close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        if self._redis is not None:
+            self._redis.close()

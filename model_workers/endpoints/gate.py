@@ -10,8 +10,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import redis
@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from model_workers.endpoints.quota import Scope, admit
+from model_workers.redis_threads import RedisThreads
 from modelyard.names import QUOTA_KEY_PREFIX, QUOTA_PROCESSES_KEY
 from modelyard.scripts import Script
 
@@ -146,8 +147,7 @@ class Gate:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._connect = connect
-        self._client: redis.Redis | None = None
+        self._redis = None if connect is None else RedisThreads(partial(once, connect), "quota")
         self._process = process
         self._clock = clock
         self._pending: list[Pending] = []
@@ -159,12 +159,11 @@ class Gate:
         self._later: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._away_until = 0.0
-        self._thread: ThreadPoolExecutor | None = None
         self.alone = Alone()
 
     async def take(self, ask: Ask) -> Answer:
         """Return whether and where the call may be made. What is granted has to be given back."""
-        if self._connect is None or time.monotonic() < self._away_until:
+        if self._redis is None or time.monotonic() < self._away_until:
             return self._alone(ask)
         pending = Pending(ask, asyncio.get_running_loop().create_future())
         self._pending.append(pending)
@@ -206,7 +205,7 @@ class Gate:
             self._in_flight[scope.key] = self._in_flight.get(scope.key, 0) + 1
             if scope.concurrency is not None:
                 self._held[scope.key] = scope
-        if self._held and self._beat is None and self._connect is not None:
+        if self._held and self._beat is None and self._redis is not None:
             self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._tell_held)
 
     def _tell_held(self) -> None:
@@ -230,7 +229,7 @@ class Gate:
 
     def _correct(self, scopes: Sequence[Scope], tokens: int, *, batch: bool) -> None:
         """Have the next round trip say what Redis does not know."""
-        if self._connect is None:
+        if self._redis is None:
             return
         for scope in scopes:
             if scope.tokens is not None and tokens:
@@ -256,15 +255,8 @@ class Gate:
             self._flushing.cancel()
             await asyncio.wait([self._flushing])
             self._flushing = None
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.submit(self._close)  # after what it is doing
-            thread.shutdown(wait=False)
-
-    def _close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        if self._redis is not None:
+            self._redis.close()
 
     def _is_away(self, why: str) -> None:
         if time.monotonic() >= self._away_until:
@@ -279,7 +271,7 @@ class Gate:
             self._flushing = asyncio.get_running_loop().create_task(self._round())
 
     async def _round(self) -> None:
-        loop = asyncio.get_running_loop()
+        assert self._redis is not None
         while self._pending or self._corrections or self._touched:
             some, self._pending = self._pending[:AT_ONCE], self._pending[AT_ONCE:]
             corrections, self._corrections = self._corrections, []
@@ -292,7 +284,7 @@ class Gate:
                 self._in_flight,
             )
             try:
-                said = await loop.run_in_executor(self._executor(), self._run, keys, args)
+                said = await self._redis.run(partial(TAKE, keys=keys, args=args))
             except (redis.RedisError, OSError) as error:
                 # The counts of calls are absolute: the next round says them. What was given back
                 # may have been heard, if only the reply was lost: twice would be too much.
@@ -314,25 +306,18 @@ class Gate:
                     self._count(pending.ask, answer)
                     pending.future.set_result(answer)
 
-    def _executor(self) -> ThreadPoolExecutor:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="quota")
-        return self._thread
-
     def _fail(self, some: Sequence[Pending], error: Exception) -> None:
         for pending in (*some, *self._pending):
             if not pending.future.done():
                 pending.future.set_exception(redis.ConnectionError(str(error)))
         self._pending = []
 
-    def _run(self, keys: list[str], args: list[Any]) -> list[int]:
-        if self._client is None:
-            assert self._connect is not None
-            self._client = self._connect()
-            # What is sent again after a lost reply is taken twice.
-            self._client.set_retry(Retry(NoBackoff(), 0))
-        said: list[int] = TAKE(self._client, keys, args)
-        return said
+
+def once(connect: Callable[[], redis.Redis]) -> redis.Redis:
+    """Return a connection that sends nothing again: after a lost reply it would be taken twice."""
+    client = connect()
+    client.set_retry(Retry(NoBackoff(), 0))
+    return client
 
 
 def script(

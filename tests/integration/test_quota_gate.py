@@ -250,17 +250,18 @@ async def test_a_lost_reply_gives_nothing_back_twice(redis_url: str, store: redi
     one = gate(redis_url)
     ask = Ask(6000, False, 0.5, [[limited]])
     assert granted(await one.take(ask))
-    run = one._run
+    assert one._redis is not None
+    run = one._redis.run
 
-    def lose(keys: list[str], args: list[Any]) -> list[int]:
-        run(keys, args)
+    async def lose(act: Callable[[redis.Redis], Any]) -> Any:
+        await run(act)
         raise redis.ConnectionError("the reply was lost")
 
-    one._run = lose  # type: ignore[method-assign]
+    one._redis.run = lose  # type: ignore[method-assign]
     taken = float(store.hget(QUOTA_KEY_PREFIX + "twice", "t") or 0)
     one.give([limited], -3000, batch=False)
     await until(lambda: one._away_until > 0, "the reply was lost")
-    one._run = run  # type: ignore[method-assign]
+    one._redis.run = run  # type: ignore[method-assign]
     one._away_until = 0.0
     await one.take(Ask(1, False, 0.0, [[limited]]))
     half = taken - 3000 * Meter.per_minute(6000).interval_s

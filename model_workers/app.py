@@ -5,21 +5,25 @@ catalog says of the models that it serves, unless `-c` says otherwise.
 """
 
 import logging
-from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from celery.signals import celeryd_after_setup, celeryd_init, worker_shutdown
+from celery.signals import celeryd_after_setup, celeryd_init, worker_ready, worker_shutdown
 
 from model_workers import combine
 from model_workers.answer_cache import embeddings
 from model_workers.post import process
+from model_workers.serving import concurrency, consume_new, going_on, queue_limits, resize
 from model_workers.task import CallTask
 from modelyard.app import lanes, make_app, serve_batch_lanes
 from modelyard.catalog import Catalog
 from modelyard.catalog_file import default_catalog
+from modelyard.catalog_follower import CatalogFollower
 from modelyard.errors import ModelyardError
+from modelyard.following import follow
 from modelyard.holdings import settle_at_exit
-from modelyard.names import model_queue, queue_model
+from modelyard.names import model_queue
 from modelyard.settings import load_settings
 
 logger = logging.getLogger("modelyard.calls")
@@ -48,19 +52,36 @@ for noisy in ("celery.app.trace", "celery.worker.strategy"):
 app.register_task(CallTask())
 
 
+@dataclass
+class Serving:
+    """What this worker serves: as it was started, and as its catalog is now.
+
+    `limits` is what the transport's channel looks at: this very mapping.
+    """
+
+    queues: tuple[str, ...] = ()
+    size: int = 0
+    limits: dict[str, int] = field(default_factory=dict)
+
+
+serving = Serving()
+
+
 @celeryd_init.connect(weak=False)
 def size_worker(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
     """Refuse queues of unknown models, and take the concurrency from the catalog."""
     queues = options.get("queues") or []
     names = queues.split(",") if isinstance(queues, str) else list(queues)
     try:
-        served = concurrency(catalog, names)
+        serving.size = concurrency(catalog, names)
     except ModelyardError as error:
         raise SystemExit(f"model_workers: {error}") from error
-    conf.worker_concurrency = served
+    conf.worker_concurrency = serving.size
+    serving.queues = tuple(names)
+    serving.limits.update(queue_limits(catalog, names))
     conf.broker_transport_options = {
         **conf.broker_transport_options,
-        "queue_limits": queue_limits(catalog, names),
+        "queue_limits": serving.limits,
     }
 
 
@@ -71,47 +92,37 @@ def consume_lanes(instance: Any, **_: Any) -> None:
     serve_batch_lanes(instance.app.amqp.queues, names)
     # The catalog was read before there was a log.
     logger.info("catalog %s: %s", settings.catalog_path, catalog.summary())
+    tell_problems(catalog)
+
+
+@worker_ready.connect(weak=False)
+def follow_catalog(sender: Any, **_: Any) -> None:
+    """Go on with the catalog as its file is changed."""
+    follow(sender, CatalogFollower(settings, CallTask.catalog, partial(use, sender)))
+
+
+def use(consumer: Any, catalog: Catalog) -> None:
+    """Call by this catalog from now on; what is being called goes on as it began."""
+    queues, before = serving.queues, CallTask.catalog
+    after = going_on(catalog, before, queues)
+    size, limits = concurrency(after, queues), queue_limits(after, queues)
+    CallTask.catalog = after
+    serving.limits.clear()
+    serving.limits.update(limits)
+    if consumer.controller.concurrency == app.conf.worker_concurrency:
+        resize(consumer, size - serving.size)
+        serving.size = size
+    if not queues:
+        consume_new(consumer, after, before)
+    tell_problems(after)
+
+
+def tell_problems(catalog: Catalog) -> None:
+    """Log what is named in the catalog and can't be used here."""
     for problem in (*combine.problems(catalog), *process.problems(catalog)):
         logger.error("requests that need it will be dead letters: %s", problem)
     for problem in embeddings.problems(catalog, CallTask.folder):
         logger.error("%s", problem)
-
-
-def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:
-    """Return how many calls a worker of these queues may hold; no queues stand for all.
-
-    Queues that are no model's are somebody else's business. Raises `UnknownName`, and
-    `ModelyardError` for queues that no worker serves, or that this one can't.
-    """
-    named = [queue_model(queue.strip()) for queue in queues]
-    models = [catalog.model(name) for name in dict.fromkeys(named) if name is not None]
-    people = [model.name for model in models if model.is_people]
-    if people:
-        raise ModelyardError(
-            f"{', '.join(people)}: provider people has no worker: what waits there is answered by "
-            "`modelyard inbox`"
-        )
-    off = [f"{model.name} ({model.disabled})" for model in models if model.disabled is not None]
-    if off:
-        # It would take messages from workers that have the key, and could only refuse them.
-        raise ModelyardError(f"can't be called here: {', '.join(off)}")
-    if not queues and not catalog.live_models:
-        # Celery would have it consume `requests`, which is the router's.
-        raise ModelyardError(f"no model of the catalog can be called here ({catalog.summary()})")
-    return sum(model.concurrency for model in models or catalog.live_models) or 1
-
-
-def queue_limits(catalog: Catalog, queues: Sequence[str]) -> dict[str, int]:
-    """Return how many messages of each queue, both lanes together, a worker of several may have.
-
-    A worker of one model is bounded by its concurrency, which can be changed as it runs.
-    """
-    named = dict.fromkeys(queue_model(queue.strip()) for queue in queues)
-    models = [catalog.model(name) for name in named if name is not None]
-    served = models or catalog.live_models
-    if len(served) == 1:
-        return {}
-    return {model_queue(model.name): model.concurrency for model in served}
 
 
 @worker_shutdown.connect(weak=False)

@@ -107,7 +107,7 @@ class CallTask(SettlingTask):
         url: str = self.app.conf.broker_url
         return AnswerCache(Store(partial(open_cache, url), lease_s=lease_s), self.folder)
 
-    @cached_property
+    @property
     def exits(self) -> Exits:
         """The ways out of this pool."""
         entries = self.ledger_entries if self.keep_ledger else 0

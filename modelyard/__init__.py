@@ -49,6 +49,7 @@ __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
 
 def __getattr__(name: str) -> Any:
     if name == "celery":  # `celery -A modelyard flower` looks for this name
+        import_module("modelyard.following")  # for its `inspect catalog`
         # Flower tells brokers apart by their address, so its app has kombu's own transport.
         return import_module("modelyard.app").make_app("modelyard", broker_transport=None)
     if name in _WHERE:

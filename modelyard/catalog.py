@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
+from modelyard.aliases import check_aliases, of_budget, of_route
 from modelyard.budgets import Budget, check_budgets
 from modelyard.catalog_part import Part
 from modelyard.errors import ModelyardError
@@ -302,12 +303,27 @@ class Quotas(Part):
 
 
 class Catalog(Part):
-    """All models and routes. Every model that a route names exists."""
+    """All models and routes. Every model that a route names exists.
+
+    `aliases` are other names for models; in routes and budgets they are the models' own ones here.
+    """
 
     models: Annotated[tuple[Model, ...], Field(min_length=1)]
+    aliases: dict[ModelName, ModelName] = Field(default_factory=dict)
     routes: Annotated[dict[str, Route], Field(min_length=1)]
     quotas: Quotas = Quotas()
     budgets: tuple[Budget, ...] = ()
+
+    @model_validator(mode="after")
+    def _aliases_are_models(self) -> Self:
+        check_aliases(self.aliases, frozenset(model.name for model in self.models))
+        if self.aliases:
+            # Frozen for others: it is not made yet.
+            routes = {name: of_route(each, self.aliases) for name, each in self.routes.items()}
+            object.__setattr__(self, "routes", routes)
+            budgets = tuple(of_budget(each, self.aliases) for each in self.budgets)
+            object.__setattr__(self, "budgets", budgets)
+        return self
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -341,11 +357,12 @@ class Catalog(Part):
         return self
 
     def model(self, name: str) -> Model:
-        """Return the model called `name`. Raises `UnknownName`."""
+        """Return the model called `name`, or whose alias it is. Raises `UnknownName`."""
+        own = self.aliases.get(name, name)
         for model in self.models:
-            if model.name == name:
+            if model.name == own:
                 return model
-        raise UnknownName("model", name, (model.name for model in self.models))
+        raise UnknownName("model", name, (*(model.name for model in self.models), *self.aliases))
 
     def route(self, name: str) -> Route:
         """Return the route called `name`. Raises `UnknownName`."""

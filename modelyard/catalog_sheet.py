@@ -87,6 +87,9 @@ def check_names(sheet: Sheet) -> None:
             what = f"the model on line {first[name]} has the same name"
             sheet.report(("models", index), what, line)
         first.setdefault(name, line)
+    if first:
+        check_aliases(sheet, first)
+        first |= {name: sheet.line(("aliases", name)) for name in below(data, "aliases")}
     routes = data.get("routes")
     if not isinstance(routes, dict) or not routes:
         return
@@ -111,6 +114,21 @@ def check_names(sheet: Sheet) -> None:
     check_experiments(sheet, routes)
 
 
+def check_aliases(sheet: Sheet, models: Mapping[str, int]) -> None:
+    """Report aliases of nothing, and those that are models' names."""
+    aliases = below(sheet.data, "aliases")
+    for alias, model in aliases.items():
+        loc: Loc = ("aliases", alias)
+        if alias in models:
+            what = f"the model on line {models[alias]} has the same name"
+            sheet.report(loc, what, sheet.line(loc))
+        if model in aliases:
+            sheet.report(loc, f"{model!r} is an alias itself: name the model", sheet.line(loc))
+        elif isinstance(model, str) and model not in models:
+            what = f"unknown model {model!r}{suggestion(model, models)}"
+            sheet.report(loc, what, sheet.line(loc))
+
+
 def check_people(sheet: Sheet, routes: Mapping[str, Any]) -> None:
     """Report people who are named where only a program can answer at once."""
     people = [
@@ -118,6 +136,8 @@ def check_people(sheet: Sheet, routes: Mapping[str, Any]) -> None:
         for model in items(sheet.data, "models")
         if isinstance(model, dict) and model.get("provider") == "people"
     ]
+    aliases = below(sheet.data, "aliases")
+    people += [alias for alias, model in aliases.items() if model in people]
     places: list[tuple[Loc, Any, str]] = []
     for owner, target in targets(routes):
         for part in ("accept", "combine"):

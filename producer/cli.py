@@ -152,6 +152,7 @@ def up(
         processes=processes,
         catalog=settings.catalog,
         scale=Scale(catalog, max_processes) if max_processes else None,
+        follows=catalog,
     )
 
     def ready(addresses: Addresses) -> None:

@@ -23,6 +23,8 @@ from typing import Any, Final
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
+from modelyard.catalog import Catalog
+from modelyard.catalog_follower import LOOK_EVERY_S, CatalogFollower
 from modelyard.embedded_redis import EmbeddedRedis, unused_port
 from modelyard.errors import EmbeddedRedisError, ModelyardError
 from modelyard.processes import log_tail, private_folder
@@ -73,7 +75,8 @@ class Yard:
     `MODELYARD_SHUTDOWN_GRACE_S` and a margin. `private` says that nobody else is told the address
     of our Redis, so that all of its workers are ours. `workers` replaces the router and the model
     pools, for tests and for unusual yards. With `scale`, the models' pools have `processes` at
-    least, and more as their load wants.
+    least, and more as their load wants. With `follows`, models that come into the catalog, which
+    that one was read from its file, get pools as well.
     """
 
     def __init__(
@@ -94,9 +97,12 @@ class Yard:
         private: bool = False,
         workers: Sequence[ChildSpec] | None = None,
         scale: Scale | None = None,
+        follows: Catalog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scale = scale
+        self._follows = follows
+        self._models = set(models)
         self._processes = processes
         self._loglevel = loglevel
         self._broker_url = broker_url
@@ -105,17 +111,16 @@ class Yard:
         self._flower_port = flower_port
         self._python = python
         self._catalog = catalog
-        self._workers = (
-            worker_specs(
-                models,
-                processes=processes,
-                python=python,
-                loglevel=loglevel,
-                numbered=scale is not None,
-            )
-            if workers is None
-            else tuple(workers)
+        self._pool = partial(
+            pool_specs,
+            processes=processes,
+            python=python,
+            loglevel=loglevel,
+            numbered=scale is not None,
         )
+        router = ChildSpec("router", tuple(router_command(python=python, loglevel=loglevel)))
+        pools = (spec for model in models for spec in self._pool(model))
+        self._workers = (router, *pools) if workers is None else tuple(workers)
         self._grace_s = (
             load_settings().shutdown_grace_s + GRACE_MARGIN_S if grace_s is None else grace_s
         )
@@ -163,7 +168,8 @@ class Yard:
             try:
                 redis = self._start_redis(stack, notice, stopping)
                 self._start_children(stack, redis, ready, signals, notice)
-                self._watch(redis, stopping, self._start_scaling(stack, redis))
+                size_pools = self._start_scaling(stack, redis)
+                self._watch(redis, stopping, self._start_following(), size_pools)
             except EmbeddedRedisError as error:
                 if not stopping():
                     raise
@@ -256,10 +262,37 @@ class Yard:
 
         return size
 
+    def _start_following(self) -> Callable[[], None]:
+        """Return what looks at the catalog file now and then, if it is followed."""
+        if self._follows is None:
+            return lambda: None
+        settings = load_settings()
+        if self._catalog is not None:
+            settings = settings.model_copy(update={"catalog": self._catalog})
+        follower = CatalogFollower(settings, self._follows, self._serve)
+        look_at = self._clock()
+
+        def look() -> None:
+            nonlocal look_at
+            if self._clock() >= look_at:
+                look_at = self._clock() + LOOK_EVERY_S
+                follower.look()
+
+        return look
+
+    def _serve(self, catalog: Catalog) -> None:
+        """Start pools for models that are new. The others' workers follow the file themselves."""
+        for model in catalog.live_models:
+            if model.name not in self._models:
+                self._models.add(model.name)
+                for spec in self._pool(model.name):
+                    self._worker_children.add(spec)
+
     def _watch(
         self,
         redis: EmbeddedRedis | None,
         stopping: Callable[[], bool],
+        follow: Callable[[], None],
         size_pools: Callable[[], None],
     ) -> None:
         health, alive_since = Health(), self._clock()
@@ -275,6 +308,7 @@ class Yard:
                 alive_since = self._clock()
             self._worker_children.watch()
             self._flower_child.watch()
+            follow()
             size_pools()
             # Not stop.wait(): a signal handler could find its lock taken by the code it broke into.
             time.sleep(POLL_S)
@@ -299,24 +333,13 @@ def comes_back(*, own_redis: bool) -> str:
     return f"{later}, or at once when the run is started again" if own_redis else later
 
 
-def worker_specs(
-    models: Sequence[str], *, processes: int, python: str, loglevel: str, numbered: bool = False
+def pool_specs(
+    model: str, *, processes: int, python: str, loglevel: str, numbered: bool = False
 ) -> tuple[ChildSpec, ...]:
-    """Return the router and, for each model, its workers. `models` are those that have some.
-
-    The workers of a model have numbers if there are, or may be, several.
-    """
+    """Return the workers of a model. They have numbers if there are, or may be, several."""
     one = processes == 1 and not numbered
     numbers: Sequence[int | None] = [None] if one else range(1, processes + 1)
-    router = router_command(python=python, loglevel=loglevel)
-    return (
-        ChildSpec("router", tuple(router)),
-        *(
-            model_spec(model, number, python=python, loglevel=loglevel)
-            for model in models
-            for number in numbers
-        ),
-    )
+    return tuple(model_spec(model, number, python=python, loglevel=loglevel) for number in numbers)
 
 
 def model_spec(model: str, number: int | None, *, python: str, loglevel: str) -> ChildSpec:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import redis
@@ -23,10 +24,10 @@ from modelyard.names import CALL_TASK, model_queue, route_event_id, session_key
 from modelyard.publish import envelope
 from modelyard.received import argument
 from modelyard.redis_errors import passes
+from router_worker.basis import Basis
 from router_worker.expiry import expiry
 from router_worker.forward import Forwarded, forward, refused, summary
 from router_worker.knowledge import NOTHING, Knowledge
-from router_worker.oracles.shelf import Shelf
 from router_worker.spread import is_spread, spread
 
 logger = logging.getLogger("modelyard.router")
@@ -111,23 +112,15 @@ def route(
 
 
 class Batch:
-    """What the consumer handed over and is not routed yet."""
+    """What the consumer handed over and is not routed yet. `basis` gives what is decided by now."""
 
     def __init__(
-        self,
-        name: str,
-        catalog: Catalog,
-        result_ttl_s: int,
-        consumer: Any,
-        knowledge: Callable[[], Knowledge] = lambda: NOTHING,
-        shelf: Shelf | None = None,
+        self, name: str, basis: Callable[[], Basis], result_ttl_s: int, consumer: Any
     ) -> None:
         self._name = name
-        self._catalog = catalog
+        self._basis = basis
         self._result_ttl_s = result_ttl_s
         self._consumer = consumer
-        self._knowledge = knowledge
-        self._shelf = shelf if shelf is not None and shelf.is_sharing else None
         self._messages: list[Any] = []
         self._routed = 0
         self._revoked = consumer.controller.state.revoked
@@ -147,13 +140,16 @@ class Batch:
         """
         messages, self._messages = self._messages, []
         started = time.monotonic(), time.time()
-        escalated, knowledge = self._escalated(messages), self._knowledge()
-        if self._shelf is not None:
-            self._shelf.ahead(payloads(messages))
-        routed = [self._route_surely(message, escalated, knowledge) for message in messages]
-        self._settle(routed, *started)
-        if self._shelf is not None:
-            self._shelf.share()
+        basis = self._basis()
+        escalated, knowledge = self._escalated(messages), basis.knowledge()
+        if basis.shelf.is_sharing:
+            basis.shelf.ahead(payloads(messages))
+        route_one = partial(
+            self._route_surely, basis.catalog, escalated=escalated, knowledge=knowledge
+        )
+        self._settle([route_one(message) for message in messages], *started)
+        if basis.shelf.is_sharing:
+            basis.shelf.share()
 
     def _escalated(self, messages: Sequence[Any]) -> Mapping[str, str]:
         """Return to which models sessions were escalated, by their keys; one look for all."""
@@ -174,11 +170,11 @@ class Batch:
         }
 
     def _route_surely(
-        self, message: Any, escalated: Mapping[str, str], knowledge: Knowledge
+        self, catalog: Catalog, message: Any, escalated: Mapping[str, str], knowledge: Knowledge
     ) -> Routed:
         """Route one message. One that breaks the router is a dead letter, not the router's end."""
         try:
-            return self._route(message, escalated, knowledge)
+            return self._route(catalog, message, escalated, knowledge)
         except Exception as error:
             id = message.headers["id"]
             logger.exception("request %s can't be routed", id)
@@ -187,7 +183,9 @@ class Batch:
             end = died(letter, claim=message.delivery_tag, ttl_s=self._result_ttl_s, channel="")
             return Routed(message, end, "dead letter: invalid")
 
-    def _route(self, message: Any, escalated: Mapping[str, str], knowledge: Knowledge) -> Routed:
+    def _route(
+        self, catalog: Catalog, message: Any, escalated: Mapping[str, str], knowledge: Knowledge
+    ) -> Routed:
         headers, claim = message.headers, message.delivery_tag
         id, now = headers["id"], time.time()
         reply_to = message.properties.get("reply_to") or ""
@@ -207,7 +205,7 @@ class Batch:
             claim,
             id,
             payload,
-            catalog=self._catalog,
+            catalog=catalog,
             result_ttl_s=self._result_ttl_s,
             reply_to=reply_to,
             expires=expiry(headers.get("expires")),

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import lru_cache
 
+from modelyard.aliases import of_target
 from modelyard.catalog import Catalog, UnknownName
 from modelyard.errors import InvalidRequest
 from modelyard.messages import Request
@@ -48,7 +49,7 @@ def decide(
     """
     seen = features(request)
     if request.models:
-        target = Target(models=request.models)
+        target = of_target(Target(models=request.models), catalog.aliases)
         verdict = Verdict(PINNED, target, "the request names its models")
         return decision(request, seen, verdict, target, None, catalog, now, knowledge, ())
     name, route = request.route, find(request.route, catalog)

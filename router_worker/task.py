@@ -15,16 +15,12 @@ from celery import Task
 from celery.exceptions import Ignore
 from celery.worker.strategy import default as default_strategy
 
-from modelyard.catalog import Catalog
 from modelyard.holdings import ledger
 from modelyard.names import ROUTE_TASK
 from modelyard.settling import settle_surely
+from router_worker.basis import Basis
 from router_worker.batch import Batch, route
-from router_worker.experiments.watch import Watch
 from router_worker.expiry import expiry
-from router_worker.knowledge import Knowledge
-from router_worker.oracles.shelf import Shelf
-from router_worker.spending import Spending
 
 logger = logging.getLogger("modelyard.router")
 
@@ -35,42 +31,33 @@ class RouteTask(Task):
     name = ROUTE_TASK
     acks_late = True
     ignore_result = False
-    catalog: Catalog
-    shelf: Shelf
-    watch: Watch
-    spending: Spending
+    basis: Basis
     result_ttl_s = 7 * 24 * 3600
 
     def run(self, payload: Any) -> None:
         """Route one request in a pool: the path of messages with an ETA, or under a rate limit."""
-        request = self.request
+        request, basis = self.request, self.basis
         claim = request.properties["delivery_tag"]
         settlement, _ = route(
             claim,
             request.id,
             payload,
-            catalog=self.catalog,
+            catalog=basis.catalog,
             result_ttl_s=self.result_ttl_s,
             reply_to=request.reply_to or "",
             expires=expiry(request.expires),
             redelivered=bool((request.delivery_info or {}).get("redelivered")),
             now=time.time(),
-            knowledge=self.knowledge(),
+            knowledge=basis.knowledge(),
         )
         settle_surely(self.app.backend.client, settlement)
         ledger.settled([claim])
         raise Ignore
 
-    def knowledge(self) -> Knowledge:
-        """Return what was learned and what was seen, as of now."""
-        return self.spending.added(self.shelf.knowledge(self.watch.seen))
-
     def Strategy(self, task: Task, app: Any, consumer: Any) -> Callable[..., Any]:
         """Return the handler of this task's messages; Celery calls it at each connection."""
         in_pool = default_strategy(task, app, consumer)
-        batch = Batch(
-            self.name, self.catalog, self.result_ttl_s, consumer, self.knowledge, self.shelf
-        )
+        batch = Batch(self.name, lambda: self.basis, self.result_ttl_s, consumer)
 
         def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
             headers = message.headers

@@ -3,7 +3,7 @@
 from modelyard.catalog import Catalog
 from producer.commands import model_command, node_name
 from producer.window import window
-from producer.yard import worker_specs
+from producer.yard import pool_specs
 
 SMALL = {"name": "small", "provider": "extractive", "context_tokens": 1_000}
 SUPPORT = {"name": "support", "provider": "people", "context_tokens": 50_000}
@@ -33,5 +33,5 @@ def test_a_version_is_no_host() -> None:
     assert command[command.index("-n") + 1] == "small=v2+large-2@%h"
     assert command[command.index("-Q") + 1] == "model.small@v2,model.large"
     assert node_name("small@v2") != node_name("small-v2")
-    specs = worker_specs(["small@v2"], processes=1, python="py", loglevel="INFO")
-    assert [spec.name for spec in specs] == ["router", "small=v2"]
+    specs = pool_specs("small@v2", processes=2, python="py", loglevel="INFO")
+    assert [spec.name for spec in specs] == ["small=v2-1", "small=v2-2"]

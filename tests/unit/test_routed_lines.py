@@ -12,6 +12,8 @@ from modelyard.catalog import Catalog, Model
 from modelyard.holdings import ledger
 from modelyard.messages import Request
 from modelyard.routes import Route
+from modelyard.settings import Settings
+from router_worker.basis import Basis
 from router_worker.batch import TELL_EVERY_S, Batch
 
 CATALOG = Catalog(
@@ -59,7 +61,8 @@ def test_requests_are_counted_in_a_line_a_second_and_the_last_of_a_burst_too(
     )
     claims = SimpleNamespace(settle=lambda all: [1] * len(all))
     channel = SimpleNamespace(claims=claims, handover=SimpleNamespace(after=[]))
-    batch = Batch("route", CATALOG, 60, consumer)
+    basis = Basis(CATALOG, Settings(), "redis://127.0.0.1:1/0")
+    batch = Batch("route", lambda: basis, 60, consumer)
 
     def route(*ids: str) -> None:
         for id in ids:

@@ -1,0 +1,108 @@
+"""Which models a worker serves, how many calls it may hold, and what a changed catalog changes."""
+
+import logging
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from celery.worker.control import pool_grow, pool_shrink
+
+from modelyard.app import lanes
+from modelyard.catalog import Catalog, Model
+from modelyard.errors import ModelyardError
+from modelyard.names import model_queue, queue_model
+
+logger = logging.getLogger("modelyard.calls")
+
+
+def served_models(catalog: Catalog, queues: Sequence[str]) -> tuple[Model, ...]:
+    """Return the models whose queues these are; no queues stand for all that can be called.
+
+    Queues that are no model's are somebody else's business. Raises `UnknownName`.
+    """
+    named = dict.fromkeys(queue_model(queue.strip()) for queue in queues)
+    models = {model.name: model for name in named if name for model in (catalog.model(name),)}
+    return tuple(models.values()) or catalog.live_models
+
+
+def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:
+    """Return how many calls a worker of these queues may hold.
+
+    Raises `UnknownName`, and `ModelyardError` for queues that no worker serves, or that this one
+    can't.
+    """
+    models = served_models(catalog, queues)
+    people = [model.name for model in models if model.is_people]
+    if people:
+        raise ModelyardError(
+            f"{', '.join(people)}: provider people has no worker: what waits there is answered by "
+            "`modelyard inbox`"
+        )
+    off = [f"{model.name} ({model.disabled})" for model in models if model.disabled is not None]
+    if off:
+        # It would take messages from workers that have the key, and could only refuse them.
+        raise ModelyardError(f"can't be called here: {', '.join(off)}")
+    if not queues and not models:
+        # Celery would have it consume `requests`, which is the router's.
+        raise ModelyardError(f"no model of the catalog can be called here ({catalog.summary()})")
+    return sum(model.concurrency for model in models) or 1
+
+
+def queue_limits(catalog: Catalog, queues: Sequence[str]) -> dict[str, int]:
+    """Return how many messages of each queue, both lanes together, a worker of several may have.
+
+    A worker of one model is bounded by its concurrency, which can be changed as it runs.
+    """
+    served = served_models(catalog, queues)
+    if len(served) == 1:
+        return {}
+    return {model_queue(model.name): model.concurrency for model in served}
+
+
+def going_on(catalog: Catalog, before: Catalog, queues: Sequence[str]) -> Catalog:
+    """Return a changed catalog as a worker of these queues uses it, which used `before`.
+
+    What waits for a model that is gone, or whose new key this process does not have, is called as
+    it was until then: somebody has to empty its queue.
+    """
+    stay = []
+    for model in served_models(before, queues):
+        known = [each for each in catalog.models if each.name == model.name]
+        if not known and model.name not in catalog.aliases:
+            logger.warning(
+                "%s is gone from the catalog: its queue is served to its end", model.name
+            )
+            stay.append(model)
+        elif known and known[0].disabled is not None and model.disabled is None:
+            why = known[0].disabled
+            logger.error(
+                "%s stays as it was until this worker is started anew: %s", model.name, why
+            )
+            stay.append(model)
+    if not stay:
+        return catalog
+    names = {model.name for model in stay}
+    others = (model for model in catalog.models if model.name not in names)
+    return catalog.model_copy(update={"models": (*others, *stay)})
+
+
+def resize(consumer: Any, more: int) -> None:
+    """Have a worker that was sized by the catalog hold so many calls `more`, or fewer.
+
+    As `celery control pool_grow` and `pool_shrink` do it.
+    """
+    state = SimpleNamespace(consumer=consumer)
+    if more > 0:
+        pool_grow(state, more)
+    elif more < 0:
+        pool_shrink(state, -more)
+
+
+def consume_new(consumer: Any, catalog: Catalog, before: Catalog) -> None:
+    """Have a worker of all models consume the queues of those that came."""
+    known = {model.name for model in before.live_models}
+    for model in catalog.live_models:
+        if model.name not in known:
+            for queue in lanes(model_queue(model.name)):
+                consumer.app.amqp.queues.add(queue)
+                consumer.add_task_queue(queue.name)

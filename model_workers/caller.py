@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from model_workers.advance import CallNow, Die, Later, NextStep, advance, held
 from model_workers.endpoints.balancer import Balancer
 from model_workers.endpoints.desk import Place
 from model_workers.providers.base import Completion
+from modelyard.advance import CallNow, Die, Later, NextStep, advance, held
 from modelyard.catalog import Catalog, Model, Retry
 from modelyard.errors import FailureKind, ModelyardError, ProviderError
 from modelyard.holdings import LONGEST_PAUSE_S, confirm, fresh, ledger, made_here
@@ -160,7 +160,7 @@ class Caller:
         """Call one endpoint once and return what came of it."""
         started_at, started = time.time(), time.monotonic()
         completion, failed = None, None
-        line = place.post.line
+        line = place.line
         try:
             completion = await line.provider.complete(request, request_id=id)
         except ProviderError as error:

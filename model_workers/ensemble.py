@@ -1,21 +1,28 @@
-"""An ensemble: what its members came to. Pure functions on what the join keeps."""
+"""An ensemble's members, or the pieces of a request: what they came to. Pure functions on what the
+join keeps.
+"""
 
 from collections.abc import Mapping, Sequence
 
-from model_workers.advance import Die
 from model_workers.combine import Combined
+from modelyard.advance import Die
 from modelyard.member import Member
 from modelyard.messages import Attempt, DeadReason, Draft
 
 
 def members_of(fields: Mapping[bytes, bytes]) -> tuple[Member, ...]:
     """Return the members that have ended, in the plan's order, from the fields of a join."""
+    return tuple(numbered(fields).values())
+
+
+def numbered(fields: Mapping[bytes, bytes]) -> dict[int, Member]:
+    """Return the members that have ended by their numbers from 1, in order."""
     numbers = {
         int(name[1:]): value
         for name, value in fields.items()
         if name.startswith(b"m") and name[1:].isdigit()
     }
-    return tuple(Member.model_validate_json(numbers[number]) for number in sorted(numbers))
+    return {number: Member.model_validate_json(numbers[number]) for number in sorted(numbers)}
 
 
 def attempts_of(members: Sequence[Member]) -> tuple[Attempt, ...]:
@@ -38,6 +45,19 @@ def death(members: Sequence[Member], of: int) -> Die:
     if late:
         told.append(f"{late} of {of} did not answer in time")
     return Die(alike, f"no member of the ensemble answered ({'; '.join(told)})")
+
+
+def missing(members: Mapping[int, Member], of: int) -> Die | None:
+    """Return what a request in `of` pieces died of, or None if each of them has its answer."""
+    for number, member in members.items():
+        if member.draft is None:
+            reason = member.reason or DeadReason.EXHAUSTED
+            return Die(reason, f"piece {number} of {of}: {member.message}")
+    late = [number for number in range(1, of + 1) if number not in members]
+    if not late:
+        return None
+    which = f"piece {late[0]}" + (f" and {len(late) - 1} more" if len(late) > 1 else "")
+    return Die(DeadReason.EXPIRED, f"{which} of {of} did not end in time")
 
 
 def as_draft(combined: Combined) -> Draft:

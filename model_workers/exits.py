@@ -8,11 +8,11 @@ from typing import Any
 
 from celery.exceptions import Ignore
 
-from model_workers.advance import Die
 from model_workers.answer import brief, is_extractive, to_answer
 from model_workers.cascade import escalated_session
 from model_workers.coroutine_task import Settled
 from model_workers.origin import Origin
+from modelyard.advance import Die
 from modelyard.budgets import bill
 from modelyard.catalog import Catalog
 from modelyard.claims import Ack, Back, Hop, Record
@@ -32,8 +32,8 @@ logger = logging.getLogger("modelyard.calls")
 class Exits:
     """The ways out. `entries`: how many the decision ledger keeps, 0 for none.
 
-    Budgets hear of each call's cost once: of a member's when it ends, so that who combines, whose
-    call comes with the members' attempts, tells only of the others.
+    Budgets hear of each call's cost once: of a member's or a piece's when it ends. Who joins them
+    tells all attempts, of which the budgets know the first `billed`.
     """
 
     catalog: Catalog
@@ -50,6 +50,7 @@ class Exits:
         *,
         paid: Sequence[Draft] = (),
         others: Sequence[Draft] = (),
+        billed: int = 0,
     ) -> Settled:
         """Return the end of a request whose answer is `draft`; see `to_answer`."""
         now = time.time()
@@ -73,8 +74,8 @@ class Exits:
             entry=answered_entry(answer, call, keep_text=self.keep_text) if self.entries else "",
             entries=self.entries,
             session=escalated_session_key(call, draft),
-            joined=call.part is Part.COMBINE,
-            billed=billed(call),
+            joined=call.part.joins,
+            billed=billed,
         )
         seen = brief(answer)
         log = f"request {origin.id}: {seen} in {answer.timings.calling_ms:.0f} ms"
@@ -117,7 +118,9 @@ class Exits:
         )
         return queue, message
 
-    def buried(self, origin: Origin, letter: DeadLetter, call: Call | None = None) -> Settled:
+    def buried(
+        self, origin: Origin, letter: DeadLetter, call: Call | None = None, billed: int = 0
+    ) -> Settled:
         """Return the end of a request that is a dead letter."""
         logger.warning(
             "request %s is a dead letter: %s: %s", letter.id, letter.reason, letter.message
@@ -130,8 +133,8 @@ class Exits:
             channel=letter.reply_to,
             entry=entry,
             entries=self.entries,
-            joined=call is not None and call.part is Part.COMBINE,
-            billed=billed(call),
+            joined=call is not None and call.part.joins,
+            billed=billed,
         )
         return Settled(end, error=as_error(letter))
 
@@ -142,6 +145,8 @@ class Exits:
         attempts: tuple[Attempt, ...],
         die: Die,
         traceback: str = "",
+        *,
+        billed: int = 0,
     ) -> Settled:
         """Return the end of a request that nobody could answer."""
         letter = DeadLetter(
@@ -155,7 +160,7 @@ class Exits:
             traceback=traceback,
             reply_to=reply_channel(origin.reply_to),
         )
-        return self.buried(origin, letter, call)
+        return self.buried(origin, letter, call, billed)
 
     def unreadable(self, origin: Origin, payload: Any, die: Die, traceback: str = "") -> Settled:
         """Return the end of a message that holds no call: `payload` may be anything."""
@@ -185,7 +190,7 @@ class Exits:
         draft: Draft | None,
         die: Die | None = None,
     ) -> Settled:
-        """Return the end of a member or a shadow; without a draft `die` says why there is none."""
+        """Return the end of a member, a piece or a shadow; without a draft `die` says why."""
         entry = ""
         if self.entries:
             request_id = call.origin or origin.id
@@ -217,11 +222,6 @@ class Exits:
         # Nobody waits for a member that is none.
         settlement = join or Ack(origin.claim)
         return Settled(settlement, seen, no_answer(origin, die, attempts) if die else None)
-
-
-def billed(call: Call | None) -> int:
-    """Return of how many of the first attempts the budgets know."""
-    return len(call.attempts) if call is not None and call.part is Part.COMBINE else 0
 
 
 def no_answer(origin: Origin, die: Die, attempts: tuple[Attempt, ...]) -> RequestFailed:

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from model_workers.advance import Die
 from model_workers.answer import to_draft
 from model_workers.aside import aside
 from model_workers.caller import Answered, Failed
 from model_workers.post.process import Unfit, process, redacted
+from modelyard.advance import Die
 from modelyard.after import After
 from modelyard.errors import ModelyardError
 from modelyard.messages import Attempt, Call, DeadReason, Draft, Message, Part, Request
@@ -26,13 +26,18 @@ Ask = Callable[[Call, Request], Awaitable[Answered | Failed]]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """An answer that stands. `attempts`, `paid` and `others` are as in `to_answer`."""
+    """An answer that stands. `attempts`, `paid` and `others` are as in `to_answer`.
+
+    `asked` is the request that it answers, where that is not the call's; `billed` as in `Exits`.
+    """
 
     call: Call
     attempts: tuple[Attempt, ...]
     draft: Draft
     paid: tuple[Draft, ...] = ()
     others: tuple[Draft, ...] = ()
+    asked: Request | None = None
+    billed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ async def finish(final: Standing, ask: Ask) -> Standing | Unfinished:
         again = None if asked else same_model(final)
         if again is None:
             return Unfinished(final.attempts, final.others, die, may_go_on=True)
-        called = await ask(again, correction(final.call.request, draft, why, steps))
+        called = await ask(again, correction(final.asked or final.call.request, draft, why, steps))
         if isinstance(called, Failed):
             if isinstance(called.move, Die) and called.move.reason is DeadReason.EXPIRED:
                 die = called.move

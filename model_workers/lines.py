@@ -1,15 +1,14 @@
-"""The lines to the models: a provider object per endpoint.
+"""The lines to the models: a provider object per endpoint, and the connections that it has.
 
-They live on one event loop, are made when they are first used, and are closed with it.
+They live on one event loop and are made when they are first used. Where the catalog changes, those
+are made anew whose provider would be another one.
 """
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-
-import httpx
 
 from model_workers.providers.base import Completion, Provider
 from model_workers.providers.extractive import Extractive
@@ -31,62 +30,135 @@ OVER_HTTP: Final = {
 
 HERE: Final = "in this worker"
 
+UNREAD: Final = frozenset(
+    {
+        "endpoints",
+        "price",
+        "context_tokens",
+        "quality",
+        "latency_s",
+        "tokens_per_s",
+        "regions",
+        "data_classes",
+        "retry",
+        "balance",
+        "quota",
+        "breaker",
+        "probe",
+    }
+)
+"""What no provider reads of a model: a line outlives a change of these."""
 
-@dataclass(frozen=True, slots=True)
+UNREAD_OF_ENDPOINT: Final = frozenset({"weight", "quota", "disabled"})
+"""What no provider reads of an endpoint."""
+
+
+@dataclass(eq=False, slots=True)
 class Line:
     """One endpoint of a model; None where the model is in this worker. `label` names it in
     attempts, without secrets.
+
+    It owns its provider and its connections. `calls` are on their way through it; who retires it
+    closes it after the last of them. `made_of` is what the provider may have read.
     """
 
     label: str
     provider: Provider
-    endpoint: Endpoint | None = None
+    endpoint: Endpoint | None
+    made_of: tuple[Any, ...]
+    calls: int = 0
+    retired: bool = False
+    closed: bool = False
 
-
-class Lines:
-    """All lines of one worker process. Not for use by several threads."""
-
-    def __init__(self) -> None:
-        self._clients: list[httpx.AsyncClient] = []
-        self._open: list[Provider] = []
-
-    def connect(self, model: Model) -> list[Line]:
-        """Return the lines to this model, one for each endpoint that can be called."""
-        if model.is_remote or model.live_endpoints:
-            lines = [self._remote(model, each) for each in model.live_endpoints]
-        else:
-            lines = [Line(HERE, self._made(HERE, lambda: local(model)))]
-        self._open += [line.provider for line in lines]
-        return lines
+    @property
+    def is_broken(self) -> bool:
+        """Whether no client could be made for it."""
+        return isinstance(self.provider, Broken)
 
     async def aclose(self) -> None:
-        """Close every provider and connection."""
-        for provider in self._open:
-            await provider.aclose()
-        for client in self._clients:
-            await client.aclose()
-        self._open.clear()
-        self._clients.clear()
-
-    def _made(self, label: str, make: Callable[[], Provider]) -> Provider:
+        """Close its connections, once."""
+        if self.closed:
+            return
+        self.closed = True
         try:
-            return make()
-        except (ModelyardError, ValueError) as error:
-            logger.error("%s can't be used: %s", label, error)
-            return Broken(f"{label} can't be used: {error}")
+            await self.provider.aclose()
+        except Exception:
+            # What is left open is a socket; the calls of other lines must not end for it.
+            logger.exception("%s could not be closed", self.label)
 
-    def _remote(self, model: Model, endpoint: Endpoint) -> Line:
-        def make() -> Provider:
-            if model.provider == "litellm":
-                adapter: Callable[..., Provider] = load("litellm:LiteLLM")
-                return adapter(model, endpoint)
-            # The pool bounds the calls in flight; a bound of the connections would only hide that.
-            client = make_client(endpoint, timeout_s=model.timeout_s, concurrency=0)
-            self._clients.append(client)
-            dialect: Callable[..., Provider] = load(OVER_HTTP[model.provider])
-            return dialect(model, endpoint, client)
 
-        return Line(endpoint.label, self._made(endpoint.label, make), endpoint)
+def connect(model: Model, kept: Mapping[str, Line] | None = None) -> list[Line]:
+    """Return the lines to this model, one for each endpoint that can be called, or all that can't
+    be if none can; no two of them by the same name.
+
+    Those of `kept`, by label, that would be made of the same again are taken as they are.
+    """
+    lines = [line_to(model, label, each, kept or {}) for label, each in told_apart(model)]
+    return [line for line in lines if not line.is_broken] or lines
+
+
+def told_apart(model: Model) -> list[tuple[str, Endpoint | None]]:
+    """Return the endpoints that can be called, each with a label of its own.
+
+    The endpoints of two keys may have one address, and all that is known of them goes by name.
+    """
+    if not (model.is_remote or model.live_endpoints):
+        return [(HERE, None)]
+    seen: dict[str, int] = {}
+    named: list[tuple[str, Endpoint | None]] = []
+    for endpoint in model.live_endpoints:
+        number = seen[endpoint.label] = seen.get(endpoint.label, 0) + 1
+        label = endpoint.label if number == 1 else f"{endpoint.label} ({number})"
+        named.append((label, endpoint))
+    return named
+
+
+def line_to(model: Model, label: str, endpoint: Endpoint | None, kept: Mapping[str, Line]) -> Line:
+    """Return the line to an endpoint, which may be one that there is."""
+    made_of = reads(model, endpoint)
+    old = kept.get(label)
+    if old is not None and old.made_of == made_of and not old.is_broken:
+        old.endpoint = endpoint
+        return old
+    return Line(label, made(label, model, endpoint), endpoint, made_of)
+
+
+def reads(model: Model, endpoint: Endpoint | None) -> tuple[Any, ...]:
+    """Return all that a provider may read of its model and endpoint."""
+    return (
+        {name: getattr(model, name) for name in type(model).model_fields.keys() - UNREAD},
+        endpoint
+        and {
+            name: getattr(endpoint, name)
+            for name in type(endpoint).model_fields.keys() - UNREAD_OF_ENDPOINT
+        },
+    )
+
+
+def identity(model: Model, endpoint: Endpoint | None) -> tuple[Any, ...]:
+    """Return what an endpoint is known by: while this is the same, so is what is known of it."""
+    return model.provider, model.provider_model, model.entry_point, reads(model, endpoint)[1]
+
+
+def made(label: str, model: Model, endpoint: Endpoint | None) -> Provider:
+    """Return what calls the endpoint, or what says why nothing can."""
+    try:
+        return local(model) if endpoint is None else remote(model, endpoint)
+    except (ModelyardError, ValueError) as error:
+        logger.error("%s can't be used: %s", label, error)
+        return Broken(f"{label} can't be used: {error}")
+
+
+def remote(model: Model, endpoint: Endpoint) -> Provider:
+    """Return what calls an endpoint. Raises `ModelyardError` and `ValueError`."""
+    if model.provider == "litellm":
+        adapter: Callable[..., Provider] = load("litellm:LiteLLM")
+        return adapter(model, endpoint)
+    # The pool bounds the calls in flight; a bound of the connections would only hide that. A client
+    # that no provider can be made with has no sockets yet.
+    client = make_client(endpoint, timeout_s=model.timeout_s, concurrency=0)
+    dialect: Callable[..., Provider] = load(OVER_HTTP[model.provider])
+    return dialect(model, endpoint, client)
 
 
 def local(model: Model) -> Provider:

@@ -39,7 +39,7 @@ class Kind(StrEnum):
     SHADOW = "shadow"
     """What a shadow did with it."""
     MEMBER = "member"
-    """What one of an ensemble did with it."""
+    """What one of an ensemble did with it, or what became of a piece of it."""
     FEEDBACK = "feedback"
     """What somebody thought of its answer."""
 
@@ -152,7 +152,7 @@ def part_entry(
     *,
     keep_text: bool,
 ) -> str:
-    """Return the entry of a shadow or of a member of an ensemble, as JSON.
+    """Return the entry of a shadow, of a member of an ensemble or of a piece, as JSON.
 
     `draft` is None if it has no answer, `attempts` are its own calls, and `now` is in seconds
     since the epoch. The entry has the id of the request that it is a part of.
@@ -170,7 +170,8 @@ def part_entry(
         with_saving(entry, draft.cached)
         if draft.score is not None:
             entry["score"] = draft.score
-    return encoded(entry, call, keep_text)
+    # A piece is not what anybody asked: the request's own entry has all of it.
+    return encoded(entry, call, keep_text and call.part is not Part.MAP)
 
 
 def decided(kind: Kind, id: str, at: float, decision: Decision | None) -> dict[str, Any]:

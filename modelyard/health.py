@@ -5,10 +5,11 @@ Times are in seconds since the epoch, by the clock of the Redis server.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import Any, Final
 
+from modelyard.alerts import NO_NEWS, News, alerts
 from modelyard.beat import Beat, NodeState
+from modelyard.finding import Finding, Level
 from modelyard.names import REQUESTS_QUEUE
 
 LEASES_OVERDUE: Final = 3
@@ -19,14 +20,6 @@ LOST_S: Final = 600.0
 
 NEARLY: Final = 0.8
 """A part of a limit that is worth a warning."""
-
-
-class Level(StrEnum):
-    """How bad it is. A probe succeeds unless it is unhealthy."""
-
-    HEALTHY = "healthy"
-    WARNING = "warning"
-    UNHEALTHY = "unhealthy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +51,7 @@ class Snapshot:
     more than three leases ago, the first of them at `overdue_since`. `counters` count from when
     the broker's data began: `taken_over` messages of lost workers, `duplicates` (outcomes that
     were not the first, and dropped), `dead_REASON`, dead letters `replayed` and `dropped`, and
-    what experiments did.
+    what experiments did. `news`: of endpoints and budgets, where the catalog was asked about.
     """
 
     broker: Broker
@@ -71,6 +64,7 @@ class Snapshot:
     overdue_since: float | None = None
     dead_letters: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
+    news: News = NO_NEWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +95,6 @@ UNBOUNDED: Final = Limits()
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it should be, and what it is about: `broker`, a node, a queue."""
-
-    level: Level
-    about: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """What was judged, when, and what was found; `states` are those of the beats, by node."""
 
@@ -128,7 +113,7 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is unhealthy."""
+        """Whether nothing is unhealthy: an alert is no reason to restart anything."""
         return self.level is not Level.UNHEALTHY
 
     def consumers(self, queue: str) -> tuple[str, ...]:
@@ -183,6 +168,10 @@ class Report:
             "claims": {"count": snapshot.claims, "overdue": snapshot.overdue},
             "dead_letters": {"count": snapshot.dead_letters, "limit": self.limits.dead_letters},
             "counters": dict(sorted(snapshot.counters.items())),
+            "endpoints": [asdict(each) for each in snapshot.news.endpoints],
+            "budgets": [
+                {**asdict(each), "is_spent": each.is_spent} for each in snapshot.news.budgets
+            ],
         }
 
 
@@ -198,7 +187,7 @@ def judge(
     else:
         findings = [*_nodes(report), *_queues(report)]
         if scope.yard:
-            findings = [*findings, *_stores(report)]
+            findings = [*findings, *_stores(report), *alerts(snapshot.news, now)]
     return Report(snapshot, scope, limits, now, tuple(findings), states)
 
 
@@ -286,7 +275,7 @@ def _stores(report: Report) -> Iterable[Finding]:
         )
     elif limit and dead >= NEARLY * limit:
         message = f"{dead:,} of {limit:,}: nearly full (`modelyard dead`)"
-        yield Finding(Level.WARNING, "dead letters", message)
+        yield Finding(Level.ALERT, "dead letters", message)
     if broker.max_bytes and broker.used_bytes >= NEARLY * broker.max_bytes:
         used, most = (f"{size / 2**20:,.0f} MiB" for size in (broker.used_bytes, broker.max_bytes))
         yield Finding(Level.WARNING, "broker", f"{used} of {most} memory are used (maxmemory)")

@@ -26,8 +26,6 @@ from modelyard.settings import Settings
 
 INBOX: Final = "inbox"
 """The endpoint of a person's attempt."""
-APART: Final = frozenset({Part.MEMBER, Part.SHADOW})
-"""Parts of a request whose end is not the request's."""
 
 Ending = End | Join | Record | Ack
 
@@ -45,7 +43,7 @@ class Endings:
         """Return the end of what a person answered."""
         call, draft = self._call, Draft(model=self.item.model, provider_model=by, text=text)
         attempts = (*call.attempts, self._attempt())
-        if call.part in APART:
+        if call.part.is_apart:
             return self._apart(draft, attempts)
         answer = answer_of(self.item.id, call, attempts, draft, self.now)
         return answered(
@@ -57,7 +55,7 @@ class Endings:
             entry=self._kept(answered_entry(answer, call, keep_text=self.settings.ledger_text)),
             entries=self.settings.ledger_entries,
             session=escalated_session(call),
-            joined=call.part is Part.COMBINE,
+            joined=call.part.joins,
         )
 
     def declined(self, why: str, by: str) -> Ending:
@@ -91,7 +89,7 @@ class Endings:
 
     def _dead(self, reason: DeadReason, message: str, attempts: tuple[Attempt, ...]) -> Ending:
         call = self._call
-        if call.part in APART:
+        if call.part.is_apart:
             return self._apart(None, attempts, reason, message)
         letter = DeadLetter(
             id=self.item.id,
@@ -110,7 +108,7 @@ class Endings:
             channel=letter.reply_to,
             entry=self._kept(died_entry(letter, call, keep_text=self.settings.ledger_text)),
             entries=self.settings.ledger_entries,
-            joined=call.part is Part.COMBINE,
+            joined=call.part.joins,
         )
 
     def _apart(

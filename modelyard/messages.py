@@ -55,16 +55,22 @@ class FunctionCall(Wire):
 
 
 class ToolCall(Wire):
-    """One call that a model asks for."""
+    """One call that a model asks for.
+
+    `opaque` is what its provider wants back with it in the next turn, unchanged (the signature of a
+    thought, for one), under the name of the model that wrote it. Others leave it out.
+    """
 
     id: str
     type: Literal["function"]
     function: FunctionCall
+    opaque: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, id: str, name: str, arguments: str) -> Self:
+    def of(cls, id: str, name: str, arguments: str, opaque: dict[str, Any] | None = None) -> Self:
         """Return the call of a function."""
-        return cls(id=id, type="function", function=FunctionCall(name=name, arguments=arguments))
+        function = FunctionCall(name=name, arguments=arguments)
+        return cls(id=id, type="function", function=function, opaque=opaque)
 
 
 class Message(Wire):
@@ -239,13 +245,27 @@ class Part(StrEnum):
     """Grade the last draft of a cascade."""
     COMBINE = "combine"
     """Make one answer of an ensemble's."""
+    MAP = "map"
+    """Answer a piece of it: the answer goes to where all pieces are joined."""
+    REDUCE = "reduce"
+    """Answer the request from what its pieces became."""
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether its end is not the request's."""
+        return self in {Part.MEMBER, Part.SHADOW, Part.MAP}
+
+    @property
+    def joins(self) -> bool:
+        """Whether it goes on with what others came to, which is forgotten with its end."""
+        return self in {Part.COMBINE, Part.REDUCE}
 
 
 class Call(Wire):
     """A request on its way to the model of `decision.plan.steps[step]`, or to a judge.
 
     `drafts` are answers that were not accepted, or not yet. `origin` is the request's id where the
-    message has one of its own, as an ensemble's members have.
+    message has one of its own, as an ensemble's members have. `request` of a piece is the piece.
     """
 
     request: Request

@@ -45,7 +45,8 @@ JOIN_KEY_PREFIX: Final = "modelyard:join:"
 """Before the id of an ensemble's request: a hash of what is known of its members.
 
 `need` and `members`: how many; `message`: what goes onto `queue` once they are joined; `anywhere`:
-1 if that may be the queue of any member that ended; `last`: until when the first answer is waited
+1 if that may be the queue of any member that ended; `needs_all`: 1 if nobody waits for the others
+once one has failed; `last`: until when the first answer is waited
 for, in milliseconds since the epoch; `round`: which spread of the request this is; `answered` and
 `ended`: how many so far; `m1`, `m2`, ...: a `Member` as JSON; `released`: 1 once the message is on
 its queue, after which this is kept for `ttl` seconds."""
@@ -142,7 +143,7 @@ def route_event_id(request_id: str) -> str:
 
 
 def member_id(request_id: str, number: int) -> str:
-    """Return the id of an ensemble's member, by its number from 1."""
+    """Return the id of an ensemble's member, or of a piece, by its number from 1."""
     return f"{request_id}:{number}"
 
 

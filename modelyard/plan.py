@@ -87,6 +87,20 @@ class AnswerCache(Wire):
     embeddings: Annotated[str, Field(min_length=1)] | None = None
 
 
+class Pieces(Wire):
+    """How a request that is too long is cut: into `count` pieces of at most `piece_tokens`.
+
+    Each is asked about in `asked_tokens` at most, with all that goes with it, and answered in
+    `answer_tokens`; what is put together has at most `final_tokens`. All are estimates.
+    """
+
+    count: Annotated[int, Field(ge=1)]
+    piece_tokens: Annotated[int, Field(ge=1)]
+    asked_tokens: Annotated[int, Field(ge=1)]
+    answer_tokens: Annotated[int, Field(ge=1)]
+    final_tokens: Annotated[int, Field(ge=1)]
+
+
 class Step(Wire):
     """One model to try."""
 
@@ -104,10 +118,13 @@ class Strategy(StrEnum):
     """All at once; their answers are combined."""
     HANDOFF = "handoff"
     """To a person, who answers when there is time."""
+    MAP_REDUCE = "map_reduce"
+    """In pieces, side by side, and then what they became; each in order, as `single`."""
 
 
 class Plan(Wire):
-    """What the workers execute. `accept` belongs to a cascade, `combine` to an ensemble.
+    """What the workers execute. `accept` belongs to a cascade, `combine` to an ensemble, `pieces`
+    to map-reduce.
 
     `shadow`: a model that is called as well, and whose answer is only recorded. `cache`: that
     answers are kept and found. `after`: what is done to the final answer, in order.
@@ -117,9 +134,16 @@ class Plan(Wire):
     steps: tuple[Step, ...] = Field(min_length=1)
     accept: Accept | None = None
     combine: Combine | None = None
+    pieces: Pieces | None = None
     shadow: str | None = None
     cache: AnswerCache | None = None
     after: tuple[After, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_its_pieces(self) -> Self:
+        if (self.strategy is Strategy.MAP_REDUCE) != (self.pieces is not None):
+            raise ValueError("pieces belong to map_reduce, and it needs them")
+        return self
 
     @property
     def words(self) -> str:
@@ -133,6 +157,9 @@ class Plan(Wire):
                 words = f"ensemble of {', '.join(models)} by {how}"
             case Strategy.HANDOFF:
                 words = f"handoff to {models[0]}"
+            case Strategy.MAP_REDUCE:
+                count = self.pieces.count if self.pieces else 1
+                words = f"in {count} pieces to {' then '.join(models)}"
             case _:
                 words = f"to {' then '.join(models)}"
         return f"{words}, shadowed by {self.shadow}" if self.shadow else words

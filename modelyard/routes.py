@@ -15,6 +15,7 @@ from modelyard.plan import Accept, AnswerCache, Combine, Strategy
 from modelyard.wire import Fraction, Positive
 
 Word = Annotated[str, Field(min_length=1)]
+TooLong = Literal["refuse", "map_reduce"]
 Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Trait = Literal["code", "math", "question", "list", "steps", "logic", "url", "json"]
@@ -136,8 +137,8 @@ class Target(Part):
 
     `choose`: `given` keeps the order; `cheapest` takes the cheapest of those that keep to the
     limits, and fails over to the next cheapest. The limits apply where the request has none of its
-    own. `accept` belongs to a cascade, `combine` to an ensemble. `answer_cache` and `after` are in
-    place of the route's.
+    own. `accept` belongs to a cascade, `combine` to an ensemble. `answer_cache`, `after` and
+    `too_long` are in place of the route's.
     """
 
     models: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -150,6 +151,7 @@ class Target(Part):
     combine: Combine | None = None
     answer_cache: AnswerCache | None = None
     after: tuple[After, ...] | None = None
+    too_long: TooLong | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -299,7 +301,8 @@ class Route(Part):
     limits: `refuse`, or `otherwise` without limits. `sticky`: a session that was escalated starts
     where it got to. `cache`: what is remembered of the learned models' answers. `answer_cache`:
     for how long answers are kept for requests that come again; without it they are not. `after`:
-    what is done to the text of a final answer, in order.
+    what is done to the text of a final answer, in order. `too_long`: what becomes of a request that
+    is too long for every candidate: `refuse`, or `map_reduce`, in pieces.
     """
 
     decide_by: Literal["rules", "learned", "hybrid"] | None = None
@@ -315,6 +318,7 @@ class Route(Part):
     intents: dict[str, Target] = Field(default_factory=dict)
     otherwise: Target
     if_none: Literal["refuse", "otherwise"] = "refuse"
+    too_long: TooLong = "refuse"
     sticky: bool = False
     experiments: tuple[Experiment, ...] = ()
 
@@ -372,6 +376,10 @@ class Route(Part):
     def after_of(self, target: Target) -> tuple[After, ...]:
         """Return what is done to the answers of a target."""
         return self.after if target.after is None else target.after
+
+    def too_long_of(self, target: Target) -> TooLong:
+        """Return what becomes of a request that is too long for all models of a target."""
+        return target.too_long or self.too_long
 
     @property
     def targets(self) -> tuple[Target, ...]:

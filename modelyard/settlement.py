@@ -46,8 +46,9 @@ class JoinPoint:
 
     If none has answered within `within_ms`, the first answer is waited for, for `last_ms` in all.
     `anywhere`: onto the queue of the member that ended last instead, one that answered if any did:
-    its workers live. `round` tells the members of this spread from those of an earlier one of the
-    same request. What is known is forgotten `ttl_s` seconds after they met.
+    its workers live. `needs_all`: one that ends without an answer is the end of the wait, too.
+    `round` tells the members of this spread from those of an earlier one of the same request. What
+    is known is forgotten `ttl_s` seconds after they met.
     """
 
     id: str
@@ -60,11 +61,13 @@ class JoinPoint:
     ttl_s: int = 7 * 24 * 3600
     last_ms: int = 0
     round: str = ""
+    needs_all: bool = False
 
     def args(self) -> tuple[Any, ...]:
         return (
             *(self.id, self.need, self.members, self.within_ms, self.last_ms),
             *(self.queue, self.message, int(self.anywhere), self.ttl_s, self.round),
+            int(self.needs_all),
         )
 
 

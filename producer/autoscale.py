@@ -15,8 +15,8 @@ from typing import Final, Protocol
 from modelyard.catalog import Catalog
 from modelyard.errors import ModelyardError
 from producer.children import ChildSpec
-from producer.scale_numbers import Numbers, read_numbers, rule_of
-from producer.scaling import Rule, begun, resized, seen, wanted
+from producer.scale_numbers import BATCH_SHARE, Numbers, read_numbers, rule_of
+from producer.scaling import Load, Rule, State, begun, resized, seen, wanted
 
 log = logging.getLogger("modelyard.yard")
 
@@ -43,7 +43,9 @@ class Pools(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How far pools may grow, and why: nothing should wait longer than `max_wait_s` in a queue.
+    """How far pools may grow, and why: nothing should wait longer than `max_wait_s` in a queue, and
+    what has a deadline should be called before it. `batch_share` is what workers give the batch
+    lane.
 
     After `cooldown_s` with less to do they shrink.
     """
@@ -52,10 +54,11 @@ class Scale:
     max_processes: int
     max_wait_s: float = 10.0
     cooldown_s: float = 30.0
+    batch_share: float = BATCH_SHARE
 
     def reading(self, url: str) -> Reading:
         """Return what reads the numbers from the Redis at `url`."""
-        return partial(read_numbers, url, self.catalog, self.max_wait_s)
+        return partial(read_numbers, url, self.catalog, self.max_wait_s, self.batch_share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,12 @@ def pools_of(
     )
 
 
+def first(load: Load) -> str:
+    """Return when the first deadline is of what waits, for logs."""
+    due = [each.in_s for each in load.due if each.in_s > 0.0]
+    return f", the first deadline in {min(due):.0f} s" if due else ""
+
+
 class Reader:
     """Reads the numbers again and again in a thread. `take` gives each reading once."""
 
@@ -104,6 +113,10 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+
+    def reads(self, read: Reading) -> None:
+        """Read this from now on."""
+        self._read = read
 
     def take(self) -> Mapping[str, Numbers] | None:
         """Return what was read since the last time, or None."""
@@ -128,16 +141,24 @@ class Autoscaler:
     def __init__(
         self, pools: Sequence[Pool], children: Pools, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        now = clock()
         self._children = children
         self._clock = clock
-        self._pools = {pool.model: pool for pool in pools}
-        self._states = {
-            pool.model: begun(pool.rule, pool.rule.at_least, now) for pool in self._pools.values()
-        }
-        self._running = {
-            pool.model: list(range(1, pool.rule.at_least + 1)) for pool in self._pools.values()
-        }
+        self._pools: dict[str, Pool] = {}
+        self._states: dict[str, State] = {}
+        self._running: dict[str, list[int]] = {}
+        self.size(pools)
+
+    def size(self, pools: Sequence[Pool]) -> None:
+        """Size these, too: new ones, and those that have another rule now."""
+        for pool in pools:
+            self._pools[pool.model] = pool
+            state = self._states.get(pool.model)
+            if state is None:
+                least = pool.rule.at_least
+                self._states[pool.model] = begun(pool.rule, least, self._clock())
+                self._running[pool.model] = list(range(1, least + 1))
+            else:
+                self._states[pool.model] = replace(state, rule=pool.rule)
 
     def apply(self, numbers: Mapping[str, Numbers]) -> None:
         """Make the pools as large as these numbers want them."""
@@ -150,8 +171,8 @@ class Autoscaler:
             size = wanted(state, now)
             if size != state.processes:
                 log.info(
-                    "%s: %d processes, %d before: %d wait, %d in flight",
-                    *(model, size, state.processes, load.queued, load.in_flight),
+                    "%s: %d processes, %d before: %d wait, %d in flight%s",
+                    *(model, size, state.processes, load.queued, load.in_flight, first(load)),
                 )
             self._resize(pool, size)
             self._states[model] = resized(state, size, now)

@@ -151,7 +151,9 @@ def up(
         flower_port=flower_port,
         processes=processes,
         catalog=settings.catalog,
-        scale=Scale(catalog, max_processes) if max_processes else None,
+        scale=Scale(catalog, max_processes, batch_share=settings.batch_share)
+        if max_processes
+        else None,
         follows=catalog,
     )
 

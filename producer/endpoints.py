@@ -6,31 +6,37 @@ What it reads is written by the workers, `model_workers/endpoints/board.py`.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any, Final
 
 import redis
 from rich import box
 from rich.table import Table
 
+from modelyard.alerts import EndpointNews, clock, endpoint_findings
 from modelyard.catalog import Catalog, Endpoint, Model
 from modelyard.catalog_file import default_catalog
 from modelyard.names import ENDPOINTS_KEY_PREFIX
+from modelyard.news import endpoint_news, labels
 from modelyard.redis_errors import broker_error
 from producer.broker import broker
 from producer.display import out, plain, print_json
+from producer.learned_limits import Learned, learned_of, words
 from producer.options import AsJson
 
 GONE_S: Final = 10.0
 """A worker that said nothing for so long counts no more."""
+
+WELL, OFF = "well", "off"
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointState:
     """An endpoint, as the workers that called it lately find it.
 
-    `state`: `well`; `failing`, `limited` or `denied`, which are left alone and probed in
-    `probed_in_s`; or `off` (its environment variable is not set). `latency_s` is the mean of its
-    answers' times.
+    `state`: `well`; `failing`, `limited` or `denied`, which are left alone since `since`, until
+    `until` (seconds since the epoch) and probed in `probed_in_s`; or `off` (its environment
+    variable is not set). `latency_s` is the mean of its answers' times. `learned`: of its limits.
     """
 
     model: str
@@ -40,6 +46,9 @@ class EndpointState:
     in_flight: int
     latency_s: float | None
     workers: int
+    since: float | None = None
+    until: float | None = None
+    learned: Learned | None = None
 
 
 def endpoints(as_json: AsJson = False) -> None:
@@ -47,7 +56,7 @@ def endpoints(as_json: AsJson = False) -> None:
     catalog = default_catalog()
     with broker() as client:
         try:
-            states = endpoint_states(client, catalog)
+            now, states = endpoint_states(client, catalog)
         except redis.RedisError as error:
             raise broker_error(error) from error
     if as_json:
@@ -61,26 +70,54 @@ def endpoints(as_json: AsJson = False) -> None:
         table.add_column(name, overflow="fold")
     for name in ("in flight", "mean s", "workers"):
         table.add_column(name, justify="right", no_wrap=True)
+    taught = any(state.learned for state in states)
+    if taught:
+        table.add_column("learned, a minute", overflow="fold")
     for state in states:
-        until = "" if state.probed_in_s is None else f", probed in {state.probed_in_s:.0f} s"
+        until = ""
+        if state.probed_in_s is not None:
+            until = f" since {clock(state.since)}, probed in {state.probed_in_s:.0f} s"
         mean = "-" if state.latency_s is None else f"{state.latency_s:.2f}"
         table.add_row(
             *(state.model, state.endpoint, state.state + until),
             *(f"{state.in_flight:,}", mean, str(state.workers)),
+            *([words(state.learned)] if taught else []),
         )
     out.print(table)
+    for model, some in groupby(states, key=lambda state: state.model):
+        news = [as_news(state) for state in some if state.state != OFF]
+        for finding in endpoint_findings(model, news, now):
+            plain(f"{finding.level}: {finding.about}: {finding.message}")
 
 
-def endpoint_states(client: redis.Redis, catalog: Catalog) -> list[EndpointState]:
-    """Return the state of each endpoint of the catalog. Raises `redis.RedisError`."""
+def endpoint_states(client: redis.Redis, catalog: Catalog) -> tuple[float, list[EndpointState]]:
+    """Return the time and the state of each endpoint of the catalog. Raises `redis.RedisError`."""
     seconds, micros = client.time()
     now = seconds + micros / 1e6
     states = []
     for model in catalog.models:
         if model.endpoints:
-            said = read(client.hgetall(ENDPOINTS_KEY_PREFIX + model.name))
-            states += [state_of(model, each, said, now) for each in model.endpoints]
-    return states
+            fields = client.hgetall(ENDPOINTS_KEY_PREFIX + model.name)
+            states += states_of(model, fields, now)
+    return now, states
+
+
+def states_of(model: Model, fields: Mapping[Any, Any], now: float) -> list[EndpointState]:
+    """Return the state of each of a model's endpoints, given what is in its hash."""
+    said = read(fields)
+    alone = {each.endpoint: each for each in endpoint_news(model, fields, now)}
+    names = iter(labels(model))
+    return [
+        state_of(model, endpoint, label, said, alone.get(label), now)
+        for endpoint in model.endpoints
+        for label in [next(names) if endpoint.disabled is None else endpoint.label]
+    ]
+
+
+def as_news(state: EndpointState) -> EndpointNews:
+    """Return what alerts are judged by."""
+    why = "" if state.state == WELL else state.state
+    return EndpointNews(state.model, state.endpoint, why, state.since, state.until)
 
 
 def read(fields: Mapping[Any, Any]) -> dict[str, Any]:
@@ -97,10 +134,14 @@ def read(fields: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def state_of(
-    model: Model, endpoint: Endpoint, said: Mapping[str, Any], now: float
+    model: Model,
+    endpoint: Endpoint,
+    label: str,
+    said: Mapping[str, Any],
+    news: EndpointNews | None,
+    now: float,
 ) -> EndpointState:
     """Return how an endpoint is; `now` is in seconds since the epoch, by Redis's clock."""
-    label = endpoint.label
     loads = [
         worker["loads"][label]
         for name, worker in said.items()
@@ -109,12 +150,12 @@ def state_of(
         and label in worker.get("loads", {})
     ]
     times = [load[1] for load in loads if load[1]]
-    state, probed_in_s = "well", None
+    state, probed_in_s, since, until = WELL, None, None, None
     if endpoint.disabled is not None:
-        state = "off"
-    elif label in said:
-        state = str(said[label].get("why", "failing"))
-        probed_in_s = max(0.0, round(said[label].get("until", now) - now, 1))
+        state = OFF
+    elif news is not None and news.why:
+        state, since, until = news.why, news.since, news.until
+        probed_in_s = max(0.0, round((until or now) - now, 1))
     return EndpointState(
         model=model.name,
         endpoint=label,
@@ -123,4 +164,7 @@ def state_of(
         in_flight=sum(load[0] for load in loads),
         latency_s=round(sum(times) / len(times), 3) if times else None,
         workers=len(loads),
+        since=since,
+        until=until,
+        learned=learned_of(endpoint.quota, said.get(f"~{label}"), now),
     )

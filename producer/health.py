@@ -6,18 +6,28 @@ when the whole yard is asked about, and Celery never.
 
 import os
 import socket
-from typing import Annotated, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from modelyard.errors import ModelyardError, SettingsError
-from modelyard.health import Level, Limits, Report, Scope, judge
+from modelyard.finding import Level
+from modelyard.health import Limits, Report, Scope, Snapshot, judge
 from modelyard.names import BATCH_PREFIX, model_queue
-from modelyard.snapshot import take_snapshot
+from modelyard.snapshot import open_client, problem_of, take_snapshot
 from producer.options import AsJson
 
+if TYPE_CHECKING:
+    from modelyard.catalog import Catalog
+
 UNHEALTHY: Final = 1
-STYLES: Final = {Level.HEALTHY: "green", Level.WARNING: "yellow", Level.UNHEALTHY: "red"}
+STYLES: Final = {
+    Level.HEALTHY: "green",
+    Level.WARNING: "yellow",
+    Level.ALERT: "magenta",
+    Level.UNHEALTHY: "red",
+}
 
 NO_BROKER: Final = (
     "no broker: set MODELYARD_BROKER_URL to a Redis address such as redis://localhost:6379/0"
@@ -42,11 +52,24 @@ def health(
             help="For a liveness probe: a broker that is away is not the node's fault.",
         ),
     ] = False,
+    alerts_fail: Annotated[
+        bool,
+        typer.Option(
+            "--alerts-fail",
+            help="Exit code 1 for alerts, too: for whoever calls a person, never for a probe.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether the yard is well. Exit code 1 if it is not."""
+    """Say whether the yard is well. Exit code 1 if it is not; alerts want a person and leave it 0.
+
+    An alert is an endpoint that denies our calls (key, bill, spend limit), a model none of whose
+    endpoints answers, a budget that is spent, a nearly full store of dead letters.
+    """
     if liveness and node is None:
         raise typer.BadParameter("--liveness needs --node", param_hint="--liveness")
+    if alerts_fail and (node is not None or queue):
+        raise typer.BadParameter("only the whole yard has alerts", param_hint="--alerts-fail")
     scope = Scope(node and node_name(node), tuple(queue or ()))
     report = examine(scope)
     excused = liveness and bool(report.snapshot.broker.problem)
@@ -56,7 +79,8 @@ def health(
         show_yard(report)
     else:
         show_scope(report)
-    if not report.healthy and not excused:
+    alarming = alerts_fail and report.level is Level.ALERT
+    if (not report.healthy and not excused) or alarming:
         raise typer.Exit(UNHEALTHY)
 
 
@@ -70,16 +94,32 @@ def examine(scope: Scope) -> Report:
     from modelyard.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings()
+    catalog = default_catalog(settings)
     limits = Limits(settings.queue_limit, settings.dead_letter_limit)
     queues = [
         model_queue(model.name, batch=batch)
-        for model in default_catalog(settings).models
+        for model in catalog.models
         if not model.is_people  # they have no worker, and nothing is wrong with that
         for batch in (False, True)
     ]
     url = broker_url(settings.broker_url)
     snapshot = take_snapshot(url, scope, queues, settings.lease_s)
+    if scope.yard and not snapshot.broker.problem:
+        snapshot = with_news(snapshot, url, catalog)
     return judge(snapshot, snapshot.at, scope, limits)
+
+
+def with_news(snapshot: Snapshot, url: str, catalog: "Catalog") -> Snapshot:
+    """Return the snapshot with what Redis knows of the catalog's endpoints and budgets."""
+    import redis  # noqa: PLC0415
+
+    from modelyard.news import read_news  # noqa: PLC0415
+
+    try:
+        with open_client(url) as client:
+            return replace(snapshot, news=read_news(client, catalog))
+    except (redis.RedisError, OSError) as error:
+        return replace(snapshot, broker=replace(snapshot.broker, problem=problem_of(error)))
 
 
 def broker_url(url: str | None) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from modelyard.chunks import split
 from modelyard.tokens import estimate_tokens
-from producer.chunks import split
 from producer.failure import Failure
 from producer.window import Window, json_bytes
 

@@ -158,7 +158,7 @@ def answer_line(custom_id: str, answer: Answer, digest: str) -> dict[str, Any]:
 
 
 def _answered(answer: Answer) -> dict[str, Any]:
-    calls = [call.model_dump() for call in answer.tool_calls]
+    calls = [call.encode() for call in answer.tool_calls]
     # As the API has it: no text beside calls is null.
     text = answer.text or (None if calls else "")
     said = {"role": "assistant", "content": text, "refusal": None}

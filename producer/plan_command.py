@@ -20,11 +20,13 @@ from producer.display import out, plain, print_json
 from producer.exit_codes import FAILED
 from producer.options import AsJson, Models
 from producer.output import UsageError
+from producer.plan_assumptions import assumptions
 from producer.plan_figures import Figures, Use
+from producer.plan_input import escalations, weather_of
 from producer.plan_latency import Latency, Lognormal, Observed
 from producer.plan_policies import quotas_of
 from producer.plan_search import MOST, Found, Slo, least, rate_per_s, slo, time_s
-from producer.plan_simulation import Station, Traffic
+from producer.plan_station import Station, Traffic
 
 PERCENTILES: Final = (50.0, 95.0, 99.0)
 NEARLY: Final = 0.9
@@ -49,8 +51,25 @@ def plan(
         Path | None, typer.Option(help="Calls that were observed: a file of seconds, one a line.")
     ] = None,
     failures: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="The share of calls that fail.")
-    ] = 0.0,
+        list[str] | None,
+        typer.Option(
+            help="The share of calls that fail: 5%, MODEL=5% or MODEL/ENDPOINT=100%; repeatable."
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What an endpoint takes, though the catalog does not say so: 600/min, "
+            "MODEL=600/min or MODEL/ENDPOINT=600/min; beyond it answers 429. Repeatable."
+        ),
+    ] = None,
+    escalate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A cascade: the share of answers that is not accepted, 20% or MODEL=20%; "
+            "repeatable."
+        ),
+    ] = None,
     batch: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="The share of requests in the batch lane.")
     ] = 0.0,
@@ -61,12 +80,14 @@ def plan(
 ) -> None:
     """Say how many worker processes a load needs, and what it costs.
 
-    It simulates the yard: random arrivals, lanes, retries, failover and quotas of the catalog. No
-    model is called and no broker is needed.
+    It simulates the yard: random arrivals, lanes, and the retries, failover, breakers and quotas
+    of the catalog as the workers have them. No model is called and no broker is needed.
     """
     settings = load_settings()
     catalog = default_catalog(settings)
-    chosen = chosen_models(catalog, models or (), route)
+    chosen = chosen_models(catalog, models or (), route, cascades=bool(escalate))
+    weather = weather_of(chosen, failures or (), limit or ())
+    drafts = escalations(chosen, escalate or ())
     usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
     times = given_latencies([model.name for model in chosen], latency or ())
     observed = None if latencies is None else Observed(read_times(latencies))
@@ -77,8 +98,10 @@ def plan(
             latency_of(model, observed, times.get(model.name), spread, output_tokens),
             model.retry,
             model.timeout_s,
-            failures,
+            weather[model.name],
+            drafts[model.name],
             partial(quotas_of, model, catalog, {}),
+            breaker=model.breaker,
         )
         for model in chosen
     ]
@@ -86,12 +109,15 @@ def plan(
     wanted = slo(promise)
     found = least(stations, traffic, wanted, seed=seed)
     said = as_plan(found, wanted, traffic, chosen, usage)
+    said["assumptions"] = assumptions(stations, traffic, usage)
     print_json(said) if as_json else show(said)
     if not found.ok:
         raise typer.Exit(FAILED)
 
 
-def chosen_models(catalog: Catalog, names: Sequence[str], route: str) -> list[Model]:
+def chosen_models(
+    catalog: Catalog, names: Sequence[str], route: str, *, cascades: bool = False
+) -> list[Model]:
     """Return the models that are tried in order. Raises `UsageError` and `UnknownName`."""
     if names:
         models = [catalog.model(name) for name in names]
@@ -106,7 +132,13 @@ def chosen_models(catalog: Catalog, names: Sequence[str], route: str) -> list[Mo
         raise UsageError(
             f"no model of route {route!r} can be called here: say which ones with --model"
         )
-    if target.strategy is not Strategy.SINGLE and len(models) > 1:
+    if target.strategy is Strategy.CASCADE and len(models) > 1 and not cascades:
+        raise UsageError(
+            f"route {route!r} is a cascade: say with --escalate which share of the answers is not "
+            "accepted"
+        )
+    alone = {Strategy.SINGLE, Strategy.CASCADE}
+    if target.strategy not in alone and len(models) > 1:
         raise UsageError(
             f"route {route!r} is a {target.strategy}: plan its models one by one, with --model"
         )
@@ -168,6 +200,8 @@ def as_plan(
                 "processes": station.processes if found.ok else None,
                 "concurrency": model.concurrency,
                 "calls": round(station.calls, 4),
+                "limited": round(station.limited, 4),
+                "escalated": round(station.drafts, 4),
                 "used": {use.what: round(use.used, 4) for use in station.uses},
                 "usd_per_1000": round(1000 * usd, 6),
                 "usd_per_hour": round(3600 * rate * usd, 4),
@@ -238,6 +272,10 @@ def show(said: dict[str, Any]) -> None:
         for what, used in row["used"].items():
             if what.startswith("quota"):
                 plain(f"{row['model']}: {what}: {used:.0%}")
+        if row["limited"]:
+            plain(f"{row['model']}: {row['limited']:.3f} calls of a request are answered with 429")
+        if row["escalated"]:
+            plain(f"{row['model']}: {row['escalated']:.1%} of the requests go on after its answer")
     times = ", ".join(
         f"p{percent:g} {said[f'p{percent:g}_s']:,.2f} s"
         if said[f"p{percent:g}_s"] is not None
@@ -253,3 +291,5 @@ def show(said: dict[str, Any]) -> None:
             f"full first: {first['model']}, {first['what']} ({first['used']:.0%}), "
             f"at about {first['full_at_per_s']:,.4g}/s"
         )
+    for line in said["assumptions"]:
+        plain(f"assumes: {line}")

@@ -19,6 +19,7 @@ class Use:
 class StationFigures:
     """How a model did, by request of the whole: how often it was taken, called, answered.
 
+    `limited`: calls that met a limit of an endpoint; `drafts`: answers that were not accepted.
     `held_s`: for how long a request that was taken had a place in a process.
     """
 
@@ -30,13 +31,16 @@ class StationFigures:
     answers: float
     uses: tuple[Use, ...]
     waited_mean_s: float
+    limited: float = 0.0
+    drafts: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What came out. Times from submit to answer are sorted; a request without one took for ever.
 
-    `hopeless`: the queues grew and grew, and the rest was not looked at.
+    `hopeless`: the queues grew and grew, or requests were held for ever; the rest was not looked
+    at and has no answer.
     """
 
     times_s: Sequence[float]

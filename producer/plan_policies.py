@@ -1,19 +1,14 @@
-"""What the workers' policies do to a simulated call: retries and failover, and quotas.
+"""Quotas in a simulation: what the workers' meters let through, and when.
 
-The services do not import each other, so these say again, on plain numbers, what
-`model_workers.advance` and `model_workers.endpoints.quota` do; tests hold them to be the same.
+The workers keep theirs in Redis; here they are numbers in this process.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final
 
-from modelyard.catalog import Catalog, Model, Quota, Retry
-
-AT_ONCE: Final = 0.02
-SPARE: Final = 0.01
-"""The shares of a quota that may come at once, and that is not used: its pace is slower by both."""
+from modelyard.catalog import Catalog, Model, Quota
+from modelyard.quota import Meter, admit
 
 PATIENCE_S: Final = 5.0
 BATCH_PATIENCE_S: Final = 1.0
@@ -22,46 +17,25 @@ BATCH_PATIENCE_S: Final = 1.0
 FULL_S: Final = 0.25
 """When to ask again for what waits for another call to end."""
 
-LONGEST_HELD_S: Final = 2.0
-"""A call that no endpoint takes waits for so long in the worker, else in its queue."""
-
 LONGEST_PAUSE_S: Final = 5.0
 """For so long at most nothing is taken from a queue to which a call was put back."""
 
 
-class End(Enum):
-    """What a failed call leads to, when it is not called again."""
-
-    NEXT = "next"
-    DEAD = "dead"
-
-
-def after_failure(
-    calls: int, retry: Retry, draw: float, *, has_next: bool, elsewhere: bool = False
-) -> float | End:
-    """Return in how many seconds to call again after `calls` calls that failed, or what else."""
-    if calls < retry.calls:
-        return 0.0 if elsewhere else draw * min(retry.cap_s, retry.base_s * 2.0**calls)
-    return End.NEXT if has_next else End.DEAD
-
-
 class Line:
-    """A limit of requests or tokens in a minute: the generic cell rate algorithm."""
+    """A limit of requests or tokens in a minute, and what was let through."""
 
     def __init__(self, limit: float, share: float = 1.0) -> None:
         self.limit = limit * share
-        self._interval_s = 60.0 / (limit * (1.0 - AT_ONCE - SPARE)) / share
-        self._burst = max(1.0, max(1.0, AT_ONCE * limit) * share)
+        self._meter = Meter.per_minute(limit).share(share)
         self._arrival = 0.0
 
     def delay_s(self, amount: float, now: float) -> float:
         """Return in how many seconds `amount` may come."""
-        begin = max(self._arrival, now)
-        return begin + (min(amount, self._burst) - self._burst) * self._interval_s - now
+        return admit(self._arrival, self._meter, amount, now)[0]
 
     def take(self, amount: float, now: float) -> None:
         """Let it come."""
-        self._arrival = max(self._arrival, now) + amount * self._interval_s
+        self._arrival = admit(self._arrival, self._meter, amount, now)[1]
 
 
 @dataclass(slots=True)
@@ -128,27 +102,35 @@ class Quotas:
         """Whether anything is."""
         return any(self.endpoints)
 
-    def take(self, tokens: int, now: float, *, batch: bool) -> tuple[Scopes | None, float]:
-        """Return the scopes of a call and in how many seconds it begins; or None, and when to ask.
-
-        The endpoints take turns; of those, the first without a wait is taken, or the least wait.
-        """
-        patience_s = BATCH_PATIENCE_S if batch else PATIENCE_S
+    def turns(self, count: int) -> Iterator[int]:
+        """Yield the positions of so many endpoints, which take turns to be the first."""
         self._turn += 1
-        count = len(self.endpoints)
-        chosen: Scopes | None = None
+        return ((self._turn + each) % count for each in range(count))
+
+    def take(
+        self, tokens: int, now: float, *, batch: bool, order: Sequence[int]
+    ) -> tuple[int | None, float]:
+        """Return whose quota a call takes and in how many seconds it begins; or None, and when to
+        ask.
+
+        Of the endpoints in `order`, the first without a wait is taken, or the least wait.
+        """
+        if not self.endpoints:
+            return order[0], 0.0
+        patience_s = BATCH_PATIENCE_S if batch else PATIENCE_S
+        chosen: int | None = None
         chosen_s, full, least = patience_s, False, None
-        for each in range(count):
-            scopes = self.endpoints[(self._turn + each) % count]
+        for at in order:
+            scopes = self.endpoints[at]
             if any(scope.is_full(batch) for scope in scopes):
                 full = True
                 continue
             wait_s = max((s.delay_s(tokens, now, batch=batch) for s in scopes), default=0.0)
             least = wait_s if least is None else min(least, wait_s)
             if wait_s <= patience_s and (chosen is None or wait_s < chosen_s):
-                chosen, chosen_s = scopes, wait_s
+                chosen, chosen_s = at, wait_s
         if chosen is not None:
-            for scope in chosen:
+            for scope in self.endpoints[chosen]:
                 scope.take(tokens, now, batch=batch)
             return chosen, chosen_s
         return None, max(0.05, FULL_S if full or least is None else least)

@@ -8,7 +8,8 @@ from typing import Final
 
 from producer.output import UsageError
 from producer.plan_figures import Figures, StationFigures
-from producer.plan_simulation import Simulation, Station, Traffic
+from producer.plan_simulation import Simulation
+from producer.plan_station import Station, Traffic
 
 MOST: Final = 1024
 """More processes of one model than that are not tried."""

@@ -1,129 +1,36 @@
 """How many processes hold a promise: the yard as a discrete-event simulation.
 
 Requests arrive at random moments (a Poisson process), wait in the queue of their model, are called
-for by a process that has room, and come again or go on when the call fails. Nothing is measured
-here and nothing is called: the same input gives the same output, whatever the machine.
-
-It leaves out what only outages make: breakers, Retry-After, deadlines. Times are in seconds.
+for by a process that has room, and come again or go on when the call fails, as the workers' own
+functions say (`modelyard.advance`). Nothing is measured here and nothing is called: the same
+input gives the same output, whatever the machine. Times are in seconds.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
-from typing import Final
+from typing import Any, Final
 
-from modelyard.catalog import Retry
-from modelyard.shares import Shares
+from modelyard.advance import CallNow, Later, NextStep, advance, held
+from modelyard.circuit import Hold
+from modelyard.errors import FailureKind
+from producer.plan_calls import attempt, calls
+from producer.plan_endpoints import REFUSED_S, Place
 from producer.plan_figures import Figures, StationFigures, Use
-from producer.plan_latency import Latency
-from producer.plan_policies import (
-    LONGEST_HELD_S,
-    LONGEST_PAUSE_S,
-    End,
-    Quotas,
-    Scopes,
-    after_failure,
-)
-
-CPU_S: Final = 1 / 1500
-"""What a request takes of a process, which has one interpreter: docs/performance.md."""
-
-YARD_S: Final = 0.005
-"""What the way through client, router and pool adds to a call: docs/performance.md."""
+from producer.plan_policies import LONGEST_PAUSE_S
+from producer.plan_station import BATCH, INTERACTIVE, Running, State, Station, Traffic
 
 HOPELESS: Final = 20_000
 """With so many more in the queues than at the begin, they do not get empty any more."""
 
-INTERACTIVE, BATCH = "interactive", "batch"
+MOST_EVENTS: Final = 60
+"""After so many events for each request those that are left get no answer: a few is usual, and what
+is held for ever asks again and again."""
 
-
-@dataclass(frozen=True, slots=True)
-class Station:
-    """A model: its processes, and how its calls go. `failures`: the share of calls that fail.
-
-    `quotas` makes new ones, as a simulation uses them up.
-    """
-
-    name: str
-    concurrency: int
-    latency: Latency
-    retry: Retry = field(default_factory=Retry)
-    timeout_s: float = math.inf
-    failures: float = 0.0
-    quotas: Callable[[], Quotas] = Quotas
-    cpu_s: float = CPU_S
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What arrives. `tokens`: of one call, both ways; `batch`: the share of the batch lane."""
-
-    rate_per_s: float
-    tokens: int = 0
-    batch: float = 0.0
-    batch_share: float = 0.2
-    yard_s: float = YARD_S
-
-
-@dataclass(slots=True)
-class _Process:
-    free: int
-    cpu_free_at: float = 0.0
-
-
-@dataclass(slots=True)
-class _Request:
-    number: int
-    submitted: float
-    batch: bool
-    step: int = 0
-    calls: int = 0
-    queued_at: float = 0.0
-    taken_at: float = 0.0
-    process: _Process | None = None
-    scopes: Scopes = ()
-    failed: bool = False
-
-
-@dataclass(slots=True)
-class _State:
-    station: Station
-    quotas: Quotas
-    roomy: deque[_Process]
-    shares: Shares
-    lanes: dict[str, deque[_Request]] = field(
-        default_factory=lambda: {INTERACTIVE: deque(), BATCH: deque()}
-    )
-    paused_until: dict[str, float] = field(default_factory=lambda: {INTERACTIVE: 0.0, BATCH: 0.0})
-    calls: int = 0
-    answers: int = 0
-    held_s: float = 0.0
-    called_s: float = 0.0
-    stays_s: float = 0.0
-    stays: int = 0
-    waited_s: float = 0.0
-    taken: int = 0
-
-    def __len__(self) -> int:
-        return sum(map(len, self.lanes.values()))
-
-    def next(self, now: float) -> _Request | None:
-        """Take the request whose turn it is: the lanes share a process as a worker shares them."""
-        lanes = [
-            lane for lane, some in self.lanes.items() if some and self.paused_until[lane] <= now
-        ]
-        if not lanes:
-            return None
-        lane = lanes[0]
-        if len(lanes) > 1:
-            wants = self.shares.wants(lanes, 1)
-            lane = next(want.queue for want in wants if want.share)
-            self.shares.took(wants, {lane: 1})
-        return self.lanes[lane].popleft()
+HELD_JITTER: Final = 0.5
+"""What is held comes back after up to so much more, so that calls do not come back together."""
 
 
 class Simulation:
@@ -139,16 +46,11 @@ class Simulation:
         warm_up: int,
         seed: int = 0,
     ) -> None:
-        weights = {INTERACTIVE: 1.0 - traffic.batch_share, BATCH: traffic.batch_share}
         self._states = [
-            _State(
-                station,
-                station.quotas(),
-                deque(_Process(station.concurrency) for _ in range(some)),
-                Shares(weights),
-            )
+            State.of(station, some, traffic.batch_share)
             for station, some in zip(stations, processes, strict=True)
         ]
+        self._messages = calls([station.name for station in stations])
         self._processes = tuple(processes)
         self._traffic = traffic
         self._requests, self._warm_up = requests, warm_up
@@ -156,7 +58,9 @@ class Simulation:
         self._arrivals = Random(f"{seed}:arrivals")  # noqa: S311 - a simulation has no secret
         self._latencies = Random(f"{seed}:latencies")  # noqa: S311
         self._failures = Random(f"{seed}:failures")  # noqa: S311
-        self._events: list[tuple[float, int, Callable[[float, _Request], None], _Request]] = []
+        self._accepted = Random(f"{seed}:accepted")  # noqa: S311
+        self._holds = Random(f"{seed}:holds")  # noqa: S311
+        self._events: list[tuple[float, int, Callable[[float, Running], None], Running]] = []
         self._numbers = count()
         self._times: list[float] = []
         self._interactive: list[float] = []
@@ -168,7 +72,12 @@ class Simulation:
         submitted = 0
         self._later(self._gap(), self._arrive, self._new(0))
         self._from, self._until = math.inf, math.inf
-        while self._events:
+        for events in count():
+            if not self._events:
+                break
+            if events == MOST_EVENTS * self._requests:
+                hopeless, self._until = True, min(now, self._until)
+                break
             now, _, what, request = heappop(self._events)
             if what == self._arrive:
                 submitted += 1
@@ -182,7 +91,8 @@ class Simulation:
                     hopeless, self._until = True, now
                     break
             what(now, request)
-        self._times.sort()
+        left = self._requests - self._warm_up - len(self._times)
+        self._times = [*sorted(self._times), *[math.inf] * left]
         self._interactive.sort()
         return Figures(
             self._times,
@@ -193,27 +103,27 @@ class Simulation:
 
     # -- what happens
 
-    def _new(self, number: int) -> _Request:
+    def _new(self, number: int) -> Running:
         batch = self._traffic.batch > 0 and self._arrivals.random() < self._traffic.batch
-        return _Request(number, 0.0, batch)
+        return Running(number, 0.0, batch)
 
     def _gap(self) -> float:
         return self._arrivals.expovariate(self._traffic.rate_per_s)
 
-    def _later(self, at: float, what: Callable[[float, _Request], None], who: _Request) -> None:
+    def _later(self, at: float, what: Callable[[float, Running], None], who: Running) -> None:
         heappush(self._events, (at, next(self._numbers), what, who))
 
-    def _arrive(self, now: float, request: _Request) -> None:
+    def _arrive(self, now: float, request: Running) -> None:
         request.submitted = now
         self._queue(now, request)
 
-    def _queue(self, now: float, request: _Request) -> None:
+    def _queue(self, now: float, request: Running) -> None:
         state = self._states[request.step]
         request.queued_at = now
         state.lanes[BATCH if request.batch else INTERACTIVE].append(request)
         self._dispatch(now, state)
 
-    def _dispatch(self, now: float, state: _State) -> None:
+    def _dispatch(self, now: float, state: State) -> None:
         """Give waiting requests to processes that have room, in turns."""
         while state.roomy and (request := state.next(now)) is not None:
             process = state.roomy.popleft()
@@ -226,101 +136,160 @@ class Simulation:
                 state.taken += 1
             begin = max(now, process.cpu_free_at) + state.station.cpu_s
             process.cpu_free_at = begin
-            if state.quotas.limited:
+            request.placing_at = begin
+            if state.posts is not None:
                 self._later(begin, self._call, request)
             else:
-                self._call(begin, request)
+                self._begin(begin, request)
 
-    def _call(self, now: float, request: _Request) -> None:
-        state = self._states[request.step]
+    def _call(self, now: float, request: Running) -> None:
+        """Find an endpoint for the call, or be held."""
+        posts = self._states[request.step].posts
+        assert posts is not None
+        found = posts.place(self._traffic.tokens, now, batch=request.batch, avoid=request.avoid)
+        if not isinstance(found, Place):
+            self._held(now, request, found)
+            return
+        request.place = found
+        if found.wait_s:
+            self._later(now + found.wait_s, self._begin, request)
+        else:
+            self._begin(now, request)
+
+    def _begin(self, now: float, request: Running) -> None:
+        """Make the call, if its endpoint is still well."""
+        state, place = self._states[request.step], request.place
         station = state.station
-        wait_s = 0.0
-        if state.quotas.limited:
-            scopes, wait_s = state.quotas.take(self._traffic.tokens, now, batch=request.batch)
-            if scopes is None:
-                self._held(now, request, wait_s)
-                return
-            request.scopes = scopes
-        took_s = station.latency.draw(self._latencies)
-        request.failed = took_s > station.timeout_s or (
-            station.failures > 0 and self._failures.random() < station.failures
-        )
-        took_s = min(took_s, station.timeout_s)
-        request.calls += 1
-        if request.number >= self._warm_up:
+        if place is not None and state.posts is not None and not state.posts.begins(place, now):
+            state.posts.leave(place)
+            request.place = None
+            self._call(now, request)
+            return
+        counts = request.number >= self._warm_up
+        refused_s = None if place is None else place.post.refuses_s(now)
+        if refused_s is not None:
+            kind, took_s = FailureKind.LIMITED, REFUSED_S
+            request.failure = attempt(station.name, kind, refused_s - REFUSED_S)
+            state.limited += counts
+        else:
+            took_s = station.latency.draw(self._latencies)
+            failures = 0.0 if place is None else place.post.weather.failures
+            bad = took_s > station.timeout_s or (
+                failures > 0 and self._failures.random() < failures
+            )
+            request.failure = attempt(station.name, FailureKind.RETRYABLE) if bad else None
+            took_s = min(took_s, station.timeout_s)
+        if counts:
             state.calls += 1
             state.called_s += took_s
-        self._later(now + wait_s + took_s, self._end, request)
+        self._later(now + took_s, self._end, request)
 
-    def _held(self, now: float, request: _Request, wait_s: float) -> None:
-        """No endpoint takes the call now: see `model_workers.advance.held`."""
-        state = self._states[request.step]
-        # Who is waited for counts all of its wait, a batch only this one.
-        so_far_s = 0.0 if request.batch else now - request.submitted
-        if self._has_next(request) and so_far_s + wait_s > state.station.retry.patience_s:
-            self._go_on(now, request)
-        elif wait_s <= LONGEST_HELD_S:
+    def _held(self, now: float, request: Running, hold: Hold) -> None:
+        """No endpoint takes the call now."""
+        station = self._states[request.step].station
+        move = held(
+            self._messages[request.step, request.batch],
+            hold,
+            station.retry,
+            now - request.submitted,
+            now - request.placing_at,
+        )
+        if isinstance(move, CallNow):
+            wait_s = move.wait_s * (1.0 + HELD_JITTER * self._holds.random())
             self._later(now + wait_s, self._call, request)
         else:
-            # To the head of its queue. All processes pause, not only this one: the others would
-            # be told the same.
-            lane = BATCH if request.batch else INTERACTIVE
+            self._leave(now, request, move)
+
+    def _leave(self, now: float, request: Running, move: Any) -> None:
+        """A request leaves a process without an answer."""
+        state = self._states[request.step]
+        if isinstance(move, NextStep):
+            self._go_on(now, request, move.step)
+        elif isinstance(move, Later):
+            self._put_back(now, request, move.wait_s)
+        else:
+            # What was answered and not accepted is better than nothing.
+            took_s = now - request.submitted + self._traffic.yard_s
+            self._finish(request, took_s if request.drafted else math.inf)
+            self._release(now, request, state)
+
+    def _put_back(self, now: float, request: Running, wait_s: float) -> None:
+        """To the head of its queue, and nothing is taken from there for a while; or to its end."""
+        state = self._states[request.step]
+        lane = BATCH if request.batch else INTERACTIVE
+        request.queued_at = now
+        if not wait_s:
+            state.lanes[lane].append(request)
+        else:
+            # All processes pause, not only this one: the others would be told the same.
             state.lanes[lane].appendleft(request)
-            request.queued_at = now
             until = max(state.paused_until[lane], now + min(wait_s, LONGEST_PAUSE_S))
             if until > state.paused_until[lane]:
                 state.paused_until[lane] = until
                 self._later(until, self._resume, request)
-            self._release(now, request, state)
+        self._release(now, request, state)
 
-    def _resume(self, now: float, request: _Request) -> None:
+    def _resume(self, now: float, request: Running) -> None:
         # By then the request itself may be at another model.
         for state in self._states:
             self._dispatch(now, state)
 
-    def _end(self, now: float, request: _Request) -> None:
-        state = self._states[request.step]
-        for scope in request.scopes:
-            scope.in_flight -= 1
-        request.scopes = ()
-        if not request.failed:
-            if request.number >= self._warm_up:
-                state.answers += 1
-            self._finish(request, now - request.submitted + self._traffic.yard_s)
-            self._release(now, request, state)
+    def _end(self, now: float, request: Running) -> None:
+        """A call ends."""
+        state, place, failure = self._states[request.step], request.place, request.failure
+        request.place = None
+        if place is not None and state.posts is not None:
+            kind = None if failure is None else failure.kind
+            retry_after_s = None if failure is None else failure.retry_after_s
+            draw = 0.0 if failure is None else self._holds.random()
+            state.posts.leave(place)
+            state.posts.ended(place, kind, retry_after_s, now, draw)
+        if failure is None:
+            self._answered(now, request, state)
             return
-        move = after_failure(
-            request.calls,
+        request.attempts.append(failure)
+        request.avoid = -1 if place is None else place.at
+        elsewhere = state.posts is not None and state.posts.elsewhere(request.avoid, now)
+        move = advance(
+            self._messages[request.step, request.batch],
+            request.attempts,
             state.station.retry,
+            now - request.submitted,
             self._failures.random(),
-            has_next=self._has_next(request),
-            elsewhere=len(state.quotas.endpoints) > 1,
+            elsewhere=elsewhere,
         )
-        if move is End.NEXT:
-            self._go_on(now, request)
-        elif isinstance(move, End):
-            self._finish(request, math.inf)
-            self._release(now, request, state)
-        else:
-            self._later(now + move, self._call, request)
+        if not isinstance(move, CallNow):
+            self._leave(now, request, move)
+            return
+        request.placing_at = now + move.wait_s
+        again = self._begin if state.posts is None else self._call
+        self._later(request.placing_at, again, request)
 
-    def _has_next(self, request: _Request) -> bool:
-        return request.step + 1 < len(self._states)
-
-    def _go_on(self, now: float, request: _Request) -> None:
-        state = self._states[request.step]
+    def _answered(self, now: float, request: Running, state: State) -> None:
+        """An answer is the request's, or a draft that the next model has to better."""
+        counts = request.number >= self._warm_up
+        state.answers += counts
+        escalates, last = state.station.escalates, request.step + 1 == len(self._states)
+        if escalates and not last and self._accepted.random() < escalates:
+            request.drafted = True
+            state.drafts += counts
+            self._go_on(now, request, request.step + 1)
+            return
+        self._finish(request, now - request.submitted + self._traffic.yard_s)
         self._release(now, request, state)
-        request.step += 1
-        request.calls = 0
+
+    def _go_on(self, now: float, request: Running, step: int) -> None:
+        self._release(now, request, self._states[request.step])
+        request.step, request.attempts, request.avoid = step, [], -1
         self._queue(now, request)
 
-    def _finish(self, request: _Request, took_s: float) -> None:
+    def _finish(self, request: Running, took_s: float) -> None:
         if request.number >= self._warm_up:
             self._times.append(took_s)
             if not request.batch:
                 self._interactive.append(took_s)
 
-    def _release(self, now: float, request: _Request, state: _State) -> None:
+    def _release(self, now: float, request: Running, state: State) -> None:
         process, request.process = request.process, None
         assert process is not None
         state.held_s += max(0.0, min(now, self._until) - max(request.taken_at, self._from))
@@ -334,7 +303,7 @@ class Simulation:
 
     # -- what came of it
 
-    def _figures(self, state: _State, processes: int) -> StationFigures:
+    def _figures(self, state: State, processes: int) -> StationFigures:
         name, counted = state.station.name, max(1, self._requests - self._warm_up)
         span_s = self._until - self._from if self._until > self._from else math.inf
         slots = processes * state.station.concurrency
@@ -357,6 +326,11 @@ class Simulation:
                 used = state.called_s / span_s / scope.quota.concurrency
                 what = f"quota of calls ({scope.name})"
                 uses.append(Use(name, what, used / len(state.quotas.endpoints)))
+        for post in state.posts.every if state.posts is not None else ():
+            most = post.weather.limit_per_min
+            if most is not None:
+                used = min(1.0, post.calls * 60.0 / self._until / most) if most else 1.0
+                uses.append(Use(name, f"limit of calls ({post.weather.name})", used))
         return StationFigures(
             name,
             processes,
@@ -366,4 +340,6 @@ class Simulation:
             state.answers / counted,
             tuple(uses),
             state.waited_s / max(1, state.taken),
+            state.limited / counted,
+            state.drafts / counted,
         )

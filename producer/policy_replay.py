@@ -156,5 +156,7 @@ def place(strategy: str, plan: tuple[str, ...] | list[str]) -> str:
             return f"ensemble of {', '.join(plan)}"
         case Strategy.CASCADE:
             return f"cascade {' then '.join(plan)}"
+        case Strategy.MAP_REDUCE:
+            return f"in pieces to {plan[0]}"
         case _:
             return plan[0]

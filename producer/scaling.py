@@ -14,17 +14,34 @@ CPU_PER_S: Final = 1500.0
 SPARE: Final = 0.8
 """A pool shrinks only to so many processes that the load fills this part of them at most."""
 
+STARTS_S: Final = 5.0
+"""About what a process takes to start: so long before a deadline it has to be asked for."""
+
 BUSY: Final = 0.5
 """A pool that is less full than this is not held up by its size, but by a quota or an endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """A request that waits and is to be called within `in_s` seconds. `requests`: it and all that
+    are taken before it.
+    """
+
+    requests: int
+    in_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
-    """What waits for a model in both lanes and since when, and its calls in flight."""
+    """What waits for a model in both lanes and since when, and its calls in flight.
+
+    `due`: those of what waits that are known to have deadlines; not all of them need be known.
+    """
 
     queued: int
     in_flight: int
     oldest_age_s: float | None = None
+    due: tuple[Due, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +76,29 @@ class State:
 def needed(load: Load, rule: Rule, fill: float = 1.0) -> int:
     """Return how many processes take this load when it fills a part `fill` of them.
 
-    What is called stays; what waits needs as many more places as end it within `wait_s`, and a
-    place for each request where that is over already or shorter than a call.
+    What is called stays. What waits needs as many more places as end it within `wait_s`, and a
+    place for each request where that is over already or shorter than a call. What has a deadline
+    needs as many as call it before that, by processes that have to start first.
     """
     late = load.oldest_age_s is not None and load.oldest_age_s >= rule.wait_s
-    more = load.queued
-    if not late and rule.latency_s < rule.wait_s:
-        more = math.ceil(load.queued * rule.latency_s / rule.wait_s)
+    goals = [(load.queued, 0.0 if late else rule.wait_s)]
+    # Nothing is called after its deadline, so nobody is needed for it.
+    goals += [(due.requests, due.in_s - STARTS_S) for due in load.due if due.in_s > 0.0]
+    more = max(places(requests, within_s, rule.latency_s) for requests, within_s in goals)
     by_place = math.ceil((load.in_flight + more) / (fill * rule.concurrency))
-    by_cpu = math.ceil(load.queued / (fill * CPU_PER_S * rule.wait_s)) if rule.wait_s else 0
+    passing = [(load.queued, rule.wait_s), *goals[1:]]
+    by_cpu = max(
+        math.ceil(requests / (fill * CPU_PER_S * within_s)) if within_s > 0.0 else 0
+        for requests, within_s in passing
+    )
     return clamp(max(by_place, by_cpu), rule)
+
+
+def places(requests: int, within_s: float, latency_s: float) -> int:
+    """Return how many calls at a time, of `latency_s` each, begin the last of them in time."""
+    if within_s <= latency_s:
+        return requests
+    return math.ceil(requests * latency_s / within_s)
 
 
 def bounded(load: Load, rule: Rule, processes: int) -> int:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -103,6 +103,7 @@ class Yard:
         self._scale = scale
         self._follows = follows
         self._models = set(models)
+        self._rescale: Callable[[Catalog], None] = lambda _: None
         self._processes = processes
         self._loglevel = loglevel
         self._broker_url = broker_url
@@ -260,6 +261,12 @@ class Yard:
             if numbers is not None:
                 scaler.apply(numbers)
 
+        def rescale(catalog: Catalog) -> None:
+            changed = replace(scale, catalog=catalog)
+            scaler.size(pools_of(changed, self._processes, spec))
+            reader.reads(changed.reading(url))
+
+        self._rescale = rescale
         return size
 
     def _start_following(self) -> Callable[[], None]:
@@ -287,6 +294,7 @@ class Yard:
                 self._models.add(model.name)
                 for spec in self._pool(model.name):
                     self._worker_children.add(spec)
+        self._rescale(catalog)
 
     def _watch(
         self,

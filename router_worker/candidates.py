@@ -32,9 +32,7 @@ def choose(
 ) -> Choice:
     """Return which of the target's models are called, in order. None may be left."""
     held = limits_of(target, request)
-    weighed = target.choose == "cheapest" or any(
-        limit is not None for limit in (held.quality_floor, held.max_cost_usd, held.max_latency_s)
-    )
+    weighed = is_weighed(target, held)
     predicted = predictions(route, seen, knowledge) if weighed else {}
     models, excluded, estimates = [], [], []
     for name in dict.fromkeys(target.models):
@@ -57,6 +55,13 @@ def choose(
         models.sort(key=cost.__getitem__)
     choice = Choice(tuple(models), tuple(excluded), tuple(estimates))
     return judged(target, choice, request, catalog)
+
+
+def is_weighed(target: Target, held: Limits) -> bool:
+    """Return whether it matters what a candidate is expected to bring and to cost."""
+    return target.choose == "cheapest" or any(
+        limit is not None for limit in (held.quality_floor, held.max_cost_usd, held.max_latency_s)
+    )
 
 
 def limits_of(target: Target, request: Request) -> Limits:
@@ -163,11 +168,16 @@ def beyond(expected: Estimate, limits: Limits) -> str | None:
 
 def exclusion(model: Model, request: Request, seen: Features) -> str | None:
     """Return why this model can't take this request at all, or None if it can."""
-    if model.disabled is not None:
-        return model.disabled
-    barred = unlisted(model, request)
-    if barred is not None:
-        return barred
+    return barred(model, request) or too_long(model, request, seen)
+
+
+def barred(model: Model, request: Request) -> str | None:
+    """Return why this model can't take this request however long it is, or None."""
+    return model.disabled if model.disabled is not None else unlisted(model, request)
+
+
+def too_long(model: Model, request: Request, seen: Features) -> str | None:
+    """Return that this request does not fit the model's window, or None if it does."""
     room = model.context_tokens - room_for_output(model, request)
     if not model.is_people and seen.input_tokens > room:
         return f"about {seen.input_tokens:,} tokens do not fit the {room:,} it has for input"
@@ -191,9 +201,9 @@ def judged(target: Target, choice: Choice, request: Request, catalog: Catalog) -
     for part in (target.accept, target.combine):
         if part is None or part.judge is None:
             continue
-        barred = unlisted(catalog.model(part.judge), request)
-        if barred is not None:
-            why = f"its judge {part.judge!r} may not see the request: {barred}"
+        unseen = unlisted(catalog.model(part.judge), request)
+        if unseen is not None:
+            why = f"its judge {part.judge!r} may not see the request: {unseen}"
             gone = tuple(Excluded(model=name, why=why) for name in choice.models)
             return Choice((), (*choice.excluded, *gone), choice.estimates)
     return choice

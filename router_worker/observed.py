@@ -43,7 +43,8 @@ class Observer:
 
     def add(self, entry: Entry) -> None:
         """Take one entry: of a request, or of a part of one."""
-        if entry.kind is Kind.REQUEST and entry.strategy is Strategy.ENSEMBLE:
+        joined = {Strategy.ENSEMBLE, Strategy.MAP_REDUCE}
+        if entry.kind is Kind.REQUEST and entry.strategy in joined:
             return  # its members have told
         for model, calls in entry.calls.items():
             answers = calls.made - calls.failed
@@ -51,7 +52,9 @@ class Observer:
                 recent = self._latency_s.setdefault(model, Recent())
                 recent.add(calls.answered_s / answers)
         # With drafts, the tokens are those of several models; of the answer cache there are none.
-        if entry.answered and entry.model and not entry.drafts and not entry.cached:
+        # How long the answer to a piece is was the router's to say.
+        told = entry.strategy is not Strategy.MAP_REDUCE and not entry.drafts and not entry.cached
+        if entry.answered and entry.model and told:
             place = (entry.model, entry.intent)
             self._output_tokens.setdefault(place, Recent()).add(entry.output_tokens)
 

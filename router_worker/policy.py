@@ -7,7 +7,7 @@ from modelyard.aliases import of_target
 from modelyard.catalog import Catalog, UnknownName
 from modelyard.errors import InvalidRequest
 from modelyard.messages import Request
-from modelyard.plan import AnswerCache, Arm, Combine, Decision, Plan, Step, Strategy
+from modelyard.plan import AnswerCache, Arm, Combine, Decision, Pieces, Plan, Step, Strategy
 from modelyard.routes import Route, Target
 from router_worker.budgets import OverBudget, is_spent, of_request, over
 from router_worker.candidates import (
@@ -18,6 +18,7 @@ from router_worker.candidates import (
     without_limits,
     without_soft_limits,
 )
+from router_worker.division import Division, divide
 from router_worker.experiments.arms import Variants, relevant, variants
 from router_worker.features import Features, features
 from router_worker.intent import Verdict, tell
@@ -26,6 +27,8 @@ from router_worker.rules import View
 
 PINNED = "pinned"
 """The intent of a request that names its models itself."""
+
+INSTEAD = "Use a model with a larger window, or modelyard summarize for documents"
 
 
 class Unroutable(InvalidRequest):
@@ -124,24 +127,37 @@ def decision(
         why += f"; {is_spent(spent)}: its models for that"
         target = Target(models=spent.downgrade_to, after=target.after)
         arms, shadow = (), None
+    # A request that names its models belongs to a route all the same.
+    own = route or catalog.routes.get(request.route)
     choice = choose(target, request, seen, verdict.intent, catalog, route, knowledge)
+    places = [(target, request)]
     may_ease = not choice.models and spent is None
     if may_ease and route is not None and route.if_none == "otherwise":
         why += f"; none keeps to the limits ({summary(choice.excluded)}): the safe choice"
         target = without_limits(route.otherwise)
         safe = without_soft_limits(request)
         choice = choose(target, safe, seen, verdict.intent, catalog, route, knowledge)
+        places.append((target, safe))
+    pieces = None
     if not choice.models:
-        because = f"; {is_spent(spent)}" if spent is not None else ""
-        raise Unroutable(f"no model can take it ({summary(choice.excluded)}){because}")
+        divided = Division()
+        for place, asked in places:
+            if own is not None and own.too_long_of(place) == "map_reduce" and not divided.models:
+                target = place
+                divided = divide(place, asked, seen, verdict.intent, catalog, route, knowledge)
+        pieces = divided.pieces
+        if pieces is None:
+            because = f"; {is_spent(spent)}" if spent is not None else ""
+            because += f"; in pieces: {divided.why}. {INSTEAD}" if divided.why else ""
+            raise Unroutable(f"no model can take it ({summary(choice.excluded)}){because}")
+        why += f"; too long for its models: in {pieces.count} pieces"
+        choice = Choice(divided.models, choice.excluded, divided.estimates)
     # A shadow sees the whole request, too.
     if shadow is not None and exclusion(catalog.model(shadow), request, seen) is not None:
         shadow = None
-    # A request that names its models belongs to a route all the same.
-    caching = route or catalog.routes.get(request.route)
-    cache = caching.cache_of(target) if caching is not None else None
-    planned = plan(choice, target, catalog, shadow, cache)
-    after = caching.after_of(target) if caching is not None else ()
+    cache = own.cache_of(target) if own is not None else None
+    planned = plan(choice, target, catalog, shadow, cache, pieces)
+    after = own.after_of(target) if own is not None else ()
     if after and planned.strategy is not Strategy.HANDOFF:
         planned = planned.model_copy(update={"after": after})
     return Decision(
@@ -168,8 +184,14 @@ def plan(
     catalog: Catalog,
     shadow: str | None,
     cache: AnswerCache | None = None,
+    pieces: Pieces | None = None,
 ) -> Plan:
-    """Return what the workers execute. One model alone is no cascade and no ensemble."""
+    """Return what the workers execute. One model alone is no cascade and no ensemble, and what goes
+    in `pieces` is neither.
+    """
+    if pieces is not None:
+        strategy = Strategy.MAP_REDUCE
+        return Plan(strategy=strategy, steps=steps_of(choice.models), pieces=pieces, cache=cache)
     if catalog.model(choice.models[0]).is_people:
         return Plan(strategy=Strategy.HANDOFF, steps=steps_of(choice.models))
     if len(choice.models) == 1 or target.strategy is Strategy.SINGLE:

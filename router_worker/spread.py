@@ -1,9 +1,12 @@
-"""One request on several queues: an ensemble's members and where they are joined, and shadows."""
+"""One request on several queues: an ensemble's members, or the pieces of a request, and where they
+are joined; and shadows.
+"""
 
 from modelyard.claims import JoinPoint, Spread
 from modelyard.member import round_of
 from modelyard.messages import Call, Lane, Part
 from modelyard.names import CALL_TASK, member_id, model_queue, route_event_id, shadow_id
+from modelyard.pieces import piece_requests
 from modelyard.plan import Combine, Strategy
 from modelyard.publish import envelope
 
@@ -16,9 +19,10 @@ end by themselves, but somebody may revoke them in Flower."""
 
 
 def is_spread(call: Call) -> bool:
-    """Return whether more than one model is called at once."""
+    """Return whether more than one call is made at once."""
     plan = call.decision.plan
-    return plan.shadow is not None or plan.strategy is Strategy.ENSEMBLE
+    joined = plan.strategy in {Strategy.ENSEMBLE, Strategy.MAP_REDUCE}
+    return plan.shadow is not None or joined
 
 
 def spread(
@@ -33,19 +37,16 @@ def spread(
 ) -> Spread:
     """Return where the parts of a request go. `now` is in seconds since the epoch."""
     plan, join = call.decision.plan, None
-    if plan.strategy is Strategy.ENSEMBLE:
-        parts = [
-            (
-                member_id(id, number),
-                call.model_copy(update={"part": Part.MEMBER, "step": number - 1, "origin": id}),
-            )
-            for number in range(1, len(plan.steps) + 1)
-        ]
-        combiner = call.model_copy(update={"part": Part.COMBINE})
+    members = members_of(id, call)
+    if members:
+        parts = [(member_id(id, number), member) for number, member in enumerate(members, 1)]
+        end = Part.REDUCE if plan.strategy is Strategy.MAP_REDUCE else Part.COMBINE
+        combiner = call.model_copy(update={"part": end})
         join = join_point(
             id,
             combiner,
             message(id, combiner, words, reply_to, route_event_id(id), redelivered)[1],
+            members=len(members),
             now=now,
         )
     else:
@@ -67,6 +68,19 @@ def spread(
     return Spread(claim, messages, join)
 
 
+def members_of(id: str, call: Call) -> list[Call]:
+    """Return the calls that are made side by side, if their answers are joined."""
+    plan = call.decision.plan
+    if plan.pieces is not None:
+        part = {"part": Part.MAP, "origin": id}
+        requests = piece_requests(call.request, plan.pieces)
+        return [call.model_copy(update={**part, "request": request}) for request in requests]
+    if plan.strategy is Strategy.ENSEMBLE:
+        part = {"part": Part.MEMBER, "origin": id}
+        return [call.model_copy(update={**part, "step": at}) for at in range(len(plan.steps))]
+    return []
+
+
 def message(
     id: str, call: Call, words: str, reply_to: str, parent_id: str, redelivered: bool
 ) -> tuple[str, str]:
@@ -86,22 +100,26 @@ def message(
     return queue, sent
 
 
-def join_point(id: str, combiner: Call, sent: str, *, now: float) -> JoinPoint:
+def join_point(id: str, combiner: Call, sent: str, *, members: int, now: float) -> JoinPoint:
     """Return where the members meet, and until when they are waited for."""
     plan = combiner.decision.plan
-    combine = plan.combine or Combine()
     last_s, deadline = LAST_S, combiner.request.deadline
     if deadline is not None:
         last_s = deadline - now
+    need, within_s, combine = members, last_s, plan.combine or Combine()
+    if plan.strategy is Strategy.ENSEMBLE:
+        need, within_s = min(combine.quorum or members, members), min(combine.deadline_s, last_s)
     return JoinPoint(
         id=id,
-        need=min(combine.quorum or len(plan.steps), len(plan.steps)),
-        members=len(plan.steps),
-        within_ms=max(LEAST_MS, round(1000 * min(combine.deadline_s, last_s))),
+        need=need,
+        members=members,
+        within_ms=max(LEAST_MS, round(1000 * within_s)),
         last_ms=max(LEAST_MS, round(1000 * last_s)),
         queue=model_queue(combiner.model, batch=combiner.request.lane is Lane.BATCH),
         message=sent,
         # Without a judge, any worker can combine: one that answers lives.
-        anywhere=combine.how != "best",
+        anywhere=combiner.part is Part.COMBINE and combine.how != "best",
         round=round_of(combiner.decision),
+        # A text of which a part is missing is another text.
+        needs_all=combiner.part is Part.REDUCE,
     )

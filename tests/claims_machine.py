@@ -228,6 +228,7 @@ class Yard(RuleBasedStateMachine):
             anywhere=data.draw(st.booleans(), label="anywhere"),
             last_ms=data.draw(st.sampled_from((0, NEVER_MS)), label="last"),
             round=data.draw(ROUNDS, label="round"),
+            needs_all=data.draw(st.booleans(), label="needs all"),
         )
         return Spread(held.claim, messages, join)
 

@@ -61,6 +61,7 @@ class Meeting:
     round: str = ""
     ended: dict[int, str] = field(default_factory=dict)
     answered: int = 0
+    needs_all: bool = False
 
 
 def id_of(message: bytes) -> str:
@@ -225,7 +226,8 @@ class Store:
         meeting.answered += join.answered
         if meeting.anywhere and (join.answered or not meeting.answered):
             meeting.queue = join.queue
-        if meeting.answered >= meeting.need or len(meeting.ended) >= meeting.members:
+        spoilt = meeting.needs_all and not join.answered
+        if spoilt or meeting.answered >= meeting.need or len(meeting.ended) >= meeting.members:
             self._release(join.id)
         return DONE
 
@@ -286,7 +288,9 @@ class Store:
 def meeting_of(join: JoinPoint) -> Meeting:
     """Return a meeting at its begin."""
     assert isinstance(join.message, bytes)
-    return Meeting(join.need, join.members, join.queue, join.anywhere, join.message, join.round)
+    meeting = Meeting(join.need, join.members, join.queue, join.anywhere, join.message, join.round)
+    meeting.needs_all = join.needs_all
+    return meeting
 
 
 def stored_meeting(fields: dict[bytes, bytes]) -> Meeting:
@@ -304,6 +308,7 @@ def stored_meeting(fields: dict[bytes, bytes]) -> Meeting:
         round=known["round"].decode(),
         ended=ended,
         answered=int(known.get("answered", b"0")),
+        needs_all=known["needs_all"] == b"1",
     )
 
 

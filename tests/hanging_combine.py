@@ -4,7 +4,7 @@ import threading
 
 import model_workers.task
 
-model_workers.task.COMBINE_S = 2.0  # type: ignore[misc]
+model_workers.joining.COMBINE_S = 2.0  # type: ignore[misc]
 
 
 def hang(drafts: "tuple[object, ...]") -> str:

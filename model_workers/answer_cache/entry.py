@@ -71,13 +71,15 @@ def entry_of(call: Call, request: Request, model: Model) -> Entry | None:
     cache = call.decision.plan.cache
     if cache is None or cache.ttl_s == 0 or request.no_store:
         return None
-    if call.part not in {Part.ANSWER, Part.JUDGE, Part.MEMBER}:
+    if call.part in {Part.SHADOW, Part.COMBINE}:
         return None
-    demands = None
-    if call.part is not Part.MEMBER:
+    demands: list[Any] | None = None
+    if not call.part.is_apart:
         checked = checked_by(call)
         steps = [step.model_dump(mode="json") for step in call.decision.plan.after]
         demands = [checked.model_dump(mode="json") if checked else None, steps]
+        if call.part is Part.REDUCE:
+            demands.append("reduced")  # what was read whole may be another answer
     same = [
         VERSION,
         cache.ttl_s,
@@ -89,7 +91,9 @@ def entry_of(call: Call, request: Request, model: Model) -> Entry | None:
         demands,
     ]
     messages = [message.encode() for message in request.messages]
-    likeness = likeness_of(cache, request.messages, same)
+    # Two documents that differ in a few words have nearly the same embedding, whatever they say.
+    in_pieces = call.part in {Part.MAP, Part.REDUCE}
+    likeness = None if in_pieces else likeness_of(cache, request.messages, same)
     return Entry(digest([*same, messages]), cache.ttl_s, likeness)
 
 
@@ -144,7 +148,7 @@ def is_kept(call: Call, draft: Draft, knows: Knows, now: float) -> bool:
         return False
     if len(draft.text) > LARGEST_CHARS:
         return False
-    if call.part is Part.MEMBER or plan.accept is None:
+    if call.part.is_apart or plan.accept is None:
         return True
     if checked_by(call) is None:
         return not flaw(plan.accept, draft)

@@ -1,8 +1,8 @@
 """What the workers tell each other of the endpoints, once a second and when one is left alone.
 
-Each model has a hash in Redis: why and until when which endpoint is left alone, and how each worker
-process finds them. It is news, not truth: a worker that does not hear it goes by what it sees
-itself.
+Each model has a hash in Redis: why and until when which endpoint is left alone, what was learned of
+its limits, and how each worker process finds them. It is news, not truth: a worker that does not
+hear it goes by what it sees itself.
 """
 
 import json
@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import redis
 
-from model_workers.endpoints.circuit import Circuit, Reason
+from model_workers.endpoints import learned as limits
+from model_workers.endpoints.learned import NOTHING, Learned
+from modelyard.circuit import Circuit, Reason
 from modelyard.names import ENDPOINTS_KEY_PREFIX
 
 GONE_S: Final = 10.0
@@ -43,19 +45,25 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a process has to tell of a model: its loads by label, and which circuits changed."""
+    """What a process has to tell of a model: its loads by label, which circuits changed, and what
+    it learned, or forgot, of limits.
+    """
 
     loads: Mapping[str, Load]
     opened: Mapping[str, Circuit] = field(default_factory=dict)
     closed: Sequence[str] = ()
+    learned: Mapping[str, Learned] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What is known of a model: the circuits that are not closed, and the others' loads."""
+    """What is known of a model: the circuits that are not closed, the others' loads, and what was
+    learned of limits.
+    """
 
     circuits: Mapping[str, Circuit]
     loads: Sequence[Mapping[str, Load]]
+    learned: Mapping[str, Learned] = field(default_factory=dict)
 
 
 def exchange(
@@ -76,8 +84,14 @@ def exchange(
             pairs = [f"@{process}", encode_loads(what.loads, now)]
             for label, circuit in what.opened.items():
                 pairs += [label, encode(circuit)]
-            if what.closed:
-                pipe.hdel(key, *what.closed)
+            over = list(what.closed)
+            for label, learned in what.learned.items():
+                if learned == NOTHING:
+                    over.append(f"~{label}")
+                else:
+                    pairs += [f"~{label}", limits.encode(learned)]
+            if over:
+                pipe.hdel(key, *over)
             pipe.hset(key, items=pairs)
             pipe.expire(key, KEEP_S)
             pipe.hgetall(key)
@@ -100,10 +114,17 @@ def read(fields: Mapping[bytes, bytes], process: str, now: float) -> tuple[Heard
     """
     circuits: dict[str, Circuit] = {}
     loads: list[dict[str, Load]] = []
+    learned: dict[str, Learned] = {}
     gone: list[str] = []
     for raw, value in fields.items():
         name = raw.decode("utf-8", "replace")
-        if not name.startswith("@"):
+        if name.startswith("~"):
+            found = limits.decode(value)
+            if found is None or limits.is_over(found, now):
+                gone.append(name)
+            else:
+                learned[name[1:]] = found
+        elif not name.startswith("@"):
             circuit = decode(value)
             if circuit is None or circuit.until < now - STALE_S:
                 gone.append(name)
@@ -115,7 +136,7 @@ def read(fields: Mapping[bytes, bytes], process: str, now: float) -> tuple[Heard
                 gone.append(name)
             else:
                 loads.append(load)
-    return Heard(circuits, loads), gone
+    return Heard(circuits, loads, learned), gone
 
 
 def encode(circuit: Circuit) -> str:

@@ -1,24 +1,27 @@
 """A model's endpoints as one worker sees them, and what follows from that for a call."""
 
 import asyncio
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from model_workers.endpoints import circuit as circuits
 from model_workers.endpoints.board import Load
-from model_workers.endpoints.circuit import CLOSED, Circuit, Hold, Reason
+from model_workers.endpoints.learned import FRESH_S, NOTHING, Learned, requests_per_s, scope_of
 from model_workers.endpoints.order import View
-from model_workers.endpoints.quota import Scope
-from model_workers.lines import Broken, Line
+from model_workers.lines import Line
+from model_workers.providers.base import Allowance
+from modelyard import circuit as circuits
 from modelyard.catalog import Catalog, Model
+from modelyard.circuit import CLOSED, Circuit
 from modelyard.messages import Request
+from modelyard.quota import Scope
 from modelyard.tokens import estimate_tokens
 
-PROBE_WAIT_S: Final = 0.2
-"""How long a call waits for a probe of another to come to its end."""
-
 MINUTE_S: Final = 60.0
+
+IDLE_S: Final = 60.0
+"""After so long without a call a worker has nothing to tell of a model, and asks nothing."""
 
 
 @dataclass(eq=False, slots=True)
@@ -26,12 +29,24 @@ class Post:
     """An endpoint as this worker sees it."""
 
     line: Line
-    scopes: tuple[Scope, ...]
+    identity: tuple[Any, ...]
+    """What it is known by: what is found of it is forgotten when this changes."""
+    scopes: tuple[Scope, ...] = ()
+    retired: bool = False
+    """Whether the catalog has it no more."""
     circuit: Circuit = CLOSED
     told: float = 0.0
     """Until when the others know that it is left alone; 0 if they do not."""
     closed_at: float = 0.0
     """When a probe from here was answered last: what others said before that is no news."""
+    since: float = 0.0
+    """When it took the place of another one of this name: what was learned before is of that."""
+    learned: Learned = NOTHING
+    said: Allowance | None = None
+    said_at: float = 0.0
+    """What it said last of its limits, and when."""
+    learned_told: Learned = NOTHING
+    """What the others know of what was learned."""
     probes: int = 0
     silences: int = 0
     """How many of the last questions whether it lives had no answer."""
@@ -40,7 +55,16 @@ class Post:
     latency_at: float = 0.0
     used: float = 0.0
     used_at: float = 0.0
+    busy_since: float = 0.0
+    refusals: float = 0.0
+    refused_at: float = 0.0
     elsewhere: tuple[Load, ...] = ()
+
+    def becomes(self, circuit: Circuit, now: float) -> None:
+        """Take over what came of a call or a probe."""
+        if circuit.is_closed and not self.circuit.is_closed:
+            self.closed_at = now
+        self.circuit = circuit
 
     def load(self, now: float) -> Load:
         """Return what the others are told."""
@@ -52,16 +76,39 @@ class Post:
 
     def count(self, now: float) -> None:
         """Note a call."""
-        self.used, self.used_at = self.used_by(now) + 1.0, now
+        used = self.used_by(now)
+        if not used:
+            self.busy_since = now
+        self.used, self.used_at = used + 1.0, now
+
+    def refused(self, now: float) -> float:
+        """Note that a call was one too many: it took nothing. Return how many were of late."""
+        self.used, self.used_at = max(0.0, self.used_by(now) - 1.0), now
+        left = max(0.0, 1.0 - max(0.0, now - self.refused_at) / MINUTE_S)
+        self.refusals, self.refused_at = self.refusals * left + 1.0, now
+        return self.refusals
+
+    def passed(self, now: float) -> tuple[float, float]:
+        """Return about how many calls of all workers went through in the last minute, and how many
+        a second since they began.
+        """
+        used = self.used_by(now) + sum(load.used for load in self.elsewhere)
+        # What is counted with a decay is less than a minute's in the first minute.
+        whole = 1.0 - math.exp(-max(1.0, now - self.busy_since) / MINUTE_S)
+        return used, used / (MINUTE_S * whole)
 
 
 @dataclass(eq=False, slots=True)
 class Desk:
-    """A model and its endpoints. `scopes`: the limits of the model itself."""
+    """A model and its endpoints. `scopes`: the limits of the model itself.
+
+    `gone`: the catalog has it no more, and the last of its calls takes it along.
+    """
 
     model: Model
     posts: list[Post]
-    scopes: tuple[Scope, ...]
+    scopes: tuple[Scope, ...] = ()
+    gone: bool = False
     called_at: float = 0.0
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     """Whether it is known what the others know of it."""
@@ -70,29 +117,20 @@ class Desk:
 
 @dataclass(slots=True)
 class Place:
-    """Where one call goes. Whoever has it tells `Balancer.ended` how it ended."""
+    """Where one call goes. Whoever has it tells `Balancer.ended` how it ended.
+
+    `line` is what it goes through to its end, whatever the catalog says meanwhile.
+    """
 
     desk: Desk
     post: Post
+    line: Line
     scopes: Sequence[Scope]
     tokens: int
     batch: bool
     probing: bool
     started_at: float = 0.0
     over: bool = field(default=False)
-
-
-def told_apart(lines: Sequence[Line]) -> list[Line]:
-    """Return the lines that can be used, or all if none can; no two of them by the same name.
-
-    The endpoints of two keys may have one address, and all that is known of them goes by name.
-    """
-    seen: dict[str, int] = {}
-    named = []
-    for line in lines:
-        number = seen[line.label] = seen.get(line.label, 0) + 1
-        named.append(line if number == 1 else replace(line, label=f"{line.label} ({number})"))
-    return [line for line in named if not isinstance(line.provider, Broken)] or named
 
 
 def fits(post: Post, request: Request) -> bool:
@@ -107,25 +145,6 @@ def usable(post: Post, model: Model, now: float) -> bool:
     return circuits.admits(post.circuit, model.breaker, post.probes, now)
 
 
-def hold(posts: Sequence[Post], model: Model, now: float) -> Hold:
-    """Return for how long none of these endpoints takes a call: the first that may again counts."""
-    first = min(posts, key=lambda post: max(post.circuit.until, now))
-    why = first.circuit.why
-    # The mildest reason: one endpoint that is at its limit will answer.
-    probed = not first.circuit.is_open(now)
-    others = any(post.circuit.why is not Reason.DENIED for post in posts)
-    if why is Reason.DENIED and (others or probed):
-        why = Reason.FAILING
-    wait_s = max(PROBE_WAIT_S, first.circuit.until - now)
-    words = {
-        Reason.FAILING: "fails",
-        Reason.LIMITED: "is at its limit",
-        Reason.DENIED: "denies our calls",
-    }
-    every = "its endpoint" if len(posts) == 1 else f"each of its {len(posts)} endpoints"
-    return Hold(wait_s, why, f"{every} {words[why]}, next try in {wait_s:.1f} s")
-
-
 def view(post: Post, now: float) -> View:
     """Return the endpoint as all workers together see it."""
     endpoint = post.line.endpoint
@@ -136,6 +155,9 @@ def view(post: Post, now: float) -> View:
     mean_s = sum(load.latency_s for load in answered) / len(answered) if answered else 0.0
     used = sum(load.used for load in loads)
     most = endpoint.quota.requests_per_min
+    if most is None:
+        per_s = requests_per_s(post.learned, now)
+        most = per_s and MINUTE_S * per_s
     return View(
         endpoint,
         sum(load.in_flight for load in loads),
@@ -144,6 +166,11 @@ def view(post: Post, now: float) -> View:
         used / most if most else used,
         post.line.label,
     )
+
+
+def model_scopes(model: Model) -> tuple[Scope, ...]:
+    """Return the limits that all calls of a model are under."""
+    return () if model.quota.is_none else (Scope.of(f"model:{model.name}", model.quota),)
 
 
 def endpoint_scopes(catalog: Catalog, model: Model, line: Line) -> tuple[Scope, ...]:
@@ -155,6 +182,32 @@ def endpoint_scopes(catalog: Catalog, model: Model, line: Line) -> tuple[Scope, 
     if endpoint.key_name in catalog.quotas.keys:
         limits[f"key:{endpoint.key_name}"] = catalog.quotas.keys[endpoint.key_name]
     return tuple(Scope.of(key, quota) for key, quota in limits.items() if not quota.is_none)
+
+
+def learned_scopes(model: Model, post: Post, tokens: int, now: float) -> tuple[Scope, ...]:
+    """Return the limits that were learned of an endpoint, where the catalog has none, for a call
+    of about so many tokens.
+    """
+    endpoint = post.line.endpoint
+    if endpoint is None or post.learned is NOTHING:
+        return ()
+    key = f"learned:{model.name}/{post.line.label}"
+    scope = scope_of(key, post.learned, endpoint.quota, now, left=left(post, tokens, now))
+    return () if scope is None else (scope,)
+
+
+def left(post: Post, tokens: int, now: float) -> tuple[float, float]:
+    """Return how many requests and tokens are left of what an endpoint allows, at least: what is
+    in flight may not have been counted there.
+    """
+    said = post.said
+    if said is None or now >= post.said_at + FRESH_S:
+        return 0.0, 0.0
+    in_flight = 1 + post.in_flight + sum(load.in_flight for load in post.elsewhere)
+    return (
+        (said.remaining_requests or 0.0) - in_flight,
+        (said.remaining_tokens or 0.0) - in_flight * tokens,
+    )
 
 
 def tenant_scopes(catalog: Catalog, request: Request) -> tuple[Scope, ...]:

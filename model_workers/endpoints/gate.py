@@ -18,9 +18,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from model_workers.endpoints.quota import Scope, admit
 from model_workers.redis_threads import RedisThreads
 from modelyard.names import QUOTA_KEY_PREFIX, QUOTA_PROCESSES_KEY
+from modelyard.quota import Scope, admit
 from modelyard.scripts import Script
 
 logger = logging.getLogger("modelyard.endpoints")
@@ -239,6 +239,12 @@ class Gate:
         if self._later is None and (self._corrections or self._touched):
             self._later = asyncio.get_running_loop().call_later(GIVE_DELAY_S, self._flush)
 
+    def count_workers(self, processes: int) -> None:
+        """Take note of how many there are, each of which has a part of the quota where Redis does
+        not answer.
+        """
+        self.alone.workers = processes
+
     async def aclose(self) -> None:
         """Say what is left to say, and close the connection."""
         for timer in (self._later, self._beat):
@@ -336,6 +342,8 @@ def script(
         if scope.key not in numbers:
             scopes.append(scope)
             numbers[scope.key] = len(scopes)
+        # A call that ends may be under what was the limit: what is asked last knows best.
+        scopes[numbers[scope.key] - 1] = scope
         return numbers[scope.key]
 
     for scope in touched:

@@ -41,15 +41,17 @@ def read_allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
     if not said:
         return None
     requests, tokens = _openai(said, "requests"), _openai(said, "tokens")
+    tokens_of_all = True
     if requests == tokens == _Limit():
         requests = _anthropic(said, "requests", now)
         tokens = _anthropic(said, "tokens", now)
         if tokens == _Limit():
             kinds = (_anthropic(said, kind, now) for kind in ("input-tokens", "output-tokens"))
             tokens = min(kinds, key=lambda limit: limit.share)
+            tokens_of_all = tokens == _Limit()
     if requests == tokens == _Limit():
         return None
-    return Allowance(*requests, *tokens)
+    return Allowance(*requests, *tokens, tokens_of_all)
 
 
 def _openai(said: Mapping[str, str], kind: str) -> _Limit:

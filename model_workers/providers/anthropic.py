@@ -20,9 +20,16 @@ What becomes of a request. What is not in this table is refused, and never quiet
 | `service_tier` auto, default | auto, standard_only |
 | `cache_control`, `container`, `inference_geo`, `metadata.user_id`, `output_config`, | |
 | `stop_sequences`, `thinking`, `top_k` | as they are |
+| `anthropic_beta`, a list of names | the header `anthropic-beta` |
 | `seed`, `logprobs`, `n` above 1, penalties, `logit_bias`, `name` of a turn, ... | refused |
 
 A last turn of the assistant's is continued by Claude, and not answered.
+
+The `thinking` and `redacted_thinking` blocks before a call of a tool are kept with it and go back
+before it (`providers.opaque`), unless `thinking` is disabled. With `thinking` of type enabled
+Claude refuses a turn of calls that does not begin with its thoughts; where another model made them,
+thinking is disabled for that call, which is what Claude's own error asks for. Adaptive thinking has
+no such demand. Thoughts that no call follows are not kept: they need not come back.
 
 What a failed call means, where it differs from `providers.openai`:
 
@@ -49,14 +56,17 @@ from typing import Any, Final
 import httpx
 
 from model_workers.providers.allowance import read_allowance
-from model_workers.providers.anthropic_call import encode_call
+from model_workers.providers.anthropic_call import PROVIDER, THINKING, THOUGHTS, encode_call
 from model_workers.providers.anthropic_events import join_events
 from model_workers.providers.base import Allowance, Completion, Failure
+from model_workers.providers.betas import read_betas
 from model_workers.providers.clean import encodable
 from model_workers.providers.complaint import load
 from model_workers.providers.events import is_event_stream
 from model_workers.providers.http import retry_after_s
-from model_workers.providers.over_http import OverHttp
+from model_workers.providers.opaque import author, seal
+from model_workers.providers.over_http import Dialect, OverHttp
+from model_workers.providers.params import Params
 from model_workers.providers.reading import count, no_answer, read_call, read_object, redirected
 from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind
@@ -94,7 +104,7 @@ _FINISH: Final[Mapping[str, str]] = {
 }
 
 
-class AnthropicDialect:
+class AnthropicDialect(Dialect):
     """Messages of one model. Implements `model_workers.providers.over_http.Dialect`."""
 
     def __init__(self, model: Model, endpoint: Endpoint) -> None:
@@ -113,10 +123,16 @@ class AnthropicDialect:
     def encode(self, request: Request) -> bytes:
         return encode_call(self._model, request)
 
+    def headers_of(self, request: Request) -> Mapping[str, str]:
+        betas = read_betas(Params(PROVIDER, request.params))
+        return {"anthropic-beta": ",".join(betas)} if betas else {}
+
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> Completion | Failure:
-        return read_response(status, headers, body, self._model.provider_model, now)
+        model = self._model
+        by = author(model)
+        return read_response(status, headers, body, model.provider_model, now, by=by)
 
 
 class Anthropic(OverHttp):
@@ -126,9 +142,18 @@ class Anthropic(OverHttp):
 
 
 def read_response(
-    status: int, headers: Mapping[str, str], body: bytes, model: str, now: float
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    model: str,
+    now: float,
+    *,
+    by: str = "",
 ) -> Completion | Failure:
-    """Return what a whole response means; `model` stands in if it names none."""
+    """Return what a whole response means; `model` stands in if it names none.
+
+    `by` is under whose name thoughts are kept with tool calls (`providers.opaque`).
+    """
     if status // 100 == 3:
         return redirected(status, headers)
     if status // 100 != 2:
@@ -141,7 +166,7 @@ def read_response(
         return message
     if message.get("type") == "error":
         return _failure(None, message, "", retry_after_s(headers, now))
-    return read_message(status, message, model, read_allowance(headers, now))
+    return read_message(status, message, model, read_allowance(headers, now), by=by)
 
 
 def _failure(status: int | None, data: Any, text: str, wait_s: float | None) -> Failure:
@@ -182,7 +207,12 @@ def classify(status: int, message: str, code: str = "") -> FailureKind:
 
 
 def read_message(
-    status: int, data: Mapping[str, Any], model: str, allowance: Allowance | None = None
+    status: int,
+    data: Mapping[str, Any],
+    model: str,
+    allowance: Allowance | None = None,
+    *,
+    by: str = "",
 ) -> Completion | Failure:
     """Return what a whole message says."""
     content = data.get("content")
@@ -190,11 +220,7 @@ def read_message(
         return Failure(FailureKind.RETRYABLE, "the answer has no content", status)
     blocks = [block for block in content if isinstance(block, dict)]
     text = "".join(_text(block.get("text")) for block in blocks if block.get("type") == "text")
-    calls: tuple[ToolCall | None, ...] = tuple(
-        read_call(block.get("id"), block.get("name"), block.get("input"), number)
-        for number, block in enumerate(blocks)
-        if block.get("type") == "tool_use"
-    )
+    calls = _calls(blocks, by)
     stopped = encodable(_text(data.get("stop_reason"))) or "end_turn"
     if not text and not calls and stopped == "refusal":
         return Failure(FailureKind.REFUSED, _refusal(data.get("stop_details")), status)
@@ -212,6 +238,21 @@ def read_message(
         tool_calls=tuple(call for call in calls if call is not None),
         allowance=allowance,
     )
+
+
+def _calls(blocks: list[dict[str, Any]], by: str) -> tuple[ToolCall | None, ...]:
+    """Return the calls of tools, each with what was thought before it."""
+    calls: list[ToolCall | None] = []
+    thoughts: list[dict[str, Any]] = []
+    for number, block in enumerate(blocks):
+        if block.get("type") in THINKING:
+            thoughts.append(block)
+        elif block.get("type") == "tool_use":
+            opaque = seal(by, {THOUGHTS: thoughts})
+            thoughts = []
+            asked = block.get("id"), block.get("name"), block.get("input")
+            calls.append(read_call(*asked, number, opaque))
+    return tuple(calls)
 
 
 def _refusal(details: object) -> str:

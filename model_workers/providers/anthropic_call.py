@@ -3,21 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from model_workers.providers.betas import read_betas
+from model_workers.providers.blocks import Block, Words, is_thoughtless, write_turns
+from model_workers.providers.opaque import author, blocks
 from model_workers.providers.params import EFFORTS, Params, put, write_json
 from model_workers.providers.tools import Choice, Function, read_choice, read_tools
-from model_workers.providers.turns import (
-    Bytes,
-    Turn,
-    image,
-    said,
-    system_texts,
-    tool_id,
-    tool_input,
-    tool_name,
-    turns,
-)
+from model_workers.providers.turns import Bytes, Turn, system_texts, turns
 from modelyard.catalog import Model
-from modelyard.messages import Message, Request
+from modelyard.messages import Request
 
 PROVIDER: Final = "Anthropic"
 
@@ -32,6 +25,11 @@ NATIVE: Final = (
     "top_k",
 )
 """Parameters of the Messages API that are passed on as they are."""
+
+THOUGHTS: Final = "thinking"
+"""Under which key the thoughts before a call are kept with it (`providers.opaque`)."""
+THINKING: Final = ("thinking", "redacted_thinking")
+"""Types of blocks that are thoughts."""
 
 _TIERS: Final[Mapping[str, str]] = {
     "auto": "auto",
@@ -49,10 +47,10 @@ def encode_call(model: Model, request: Request) -> bytes:
     """Return the body of a call. Raises `Unsupported`, and `TypeError` or `ValueError` for what
     JSON can't hold."""
     params = Params(PROVIDER, request.params)
+    found = turns(PROVIDER, request.messages)
     body: dict[str, Any] = {
         "model": model.provider_model,
         "max_tokens": params.output_limit() or model.max_output_tokens,
-        "messages": _messages(turns(PROVIDER, request.messages)),
         **params.native(*NATIVE),
     }
     if system := system_texts(PROVIDER, request.messages):
@@ -65,58 +63,49 @@ def encode_call(model: Model, request: Request) -> bytes:
     _put_effort(params, body)
     _put_tier(params, body)
     _put_tools(params, body)
+    _put_messages(body, found, author(model))
+    read_betas(params)  # They are in a header.
     params.end(_ADVICE)
     if model.stream:
         body["stream"] = True
     return write_json(body).encode()
 
 
-def _messages(found: list[Turn]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = [
-        {"role": turn.role, "content": [block for each in turn.messages for block in _blocks(each)]}
-        for turn in found
-    ]
-    last = messages[-1]
-    if last["role"] == "assistant" and last["content"][-1]["type"] == "text":
-        # An assistant's last turn is continued, and one that ends with a blank is refused.
-        last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
-    return messages
+def _image(found: Bytes | str) -> Block:
+    source: Block = {"type": "url", "url": found}
+    if isinstance(found, Bytes):
+        source = {"type": "base64", "media_type": f"image/{found.format}", "data": found.data}
+    return {"type": "image", "source": source}
 
 
-def _blocks(message: Message) -> list[dict[str, Any]]:
-    content = [{"type": "text", "text": text} for text in said(message)]
-    if message.images:
-        content = _parts(message)
-    if message.tool_call_id is not None:
-        result = {"type": "tool_result", "tool_use_id": tool_id(message.tool_call_id)}
-        return [{**result, "content": content} if content else result]
-    calls = [
-        {
-            "type": "tool_use",
-            "id": tool_id(call.id),
-            "name": tool_name(PROVIDER, call.function.name),
-            "input": tool_input(PROVIDER, call.function),
-        }
-        for call in message.tool_calls
-    ]
-    return [*content, *calls]
+def _result(id: str, content: list[Block]) -> Block:
+    result: Block = {"type": "tool_result", "tool_use_id": id}
+    return {**result, "content": content} if content else result
 
 
-def _parts(message: Message) -> list[dict[str, Any]]:
-    """Return texts and images in their order."""
-    parts: list[dict[str, Any]] = []
-    for part in message.content:
-        if isinstance(part, str) or part.type == "text":
-            text = part if isinstance(part, str) else part.text
-            if text.strip():
-                parts.append({"type": "text", "text": text})
-            continue
-        found = image(PROVIDER, part.image_url)
-        source: dict[str, Any] = {"type": "url", "url": found}
-        if isinstance(found, Bytes):
-            source = {"type": "base64", "media_type": f"image/{found.format}", "data": found.data}
-        parts.append({"type": "image", "source": source})
-    return parts
+def _thoughts(kept: Mapping[str, Any]) -> list[Block]:
+    return [block for block in blocks(kept, THOUGHTS) if block.get("type") in THINKING]
+
+
+_WORDS: Final = Words(
+    provider=PROVIDER,
+    text=lambda text: {"type": "text", "text": text},
+    image=_image,
+    result=_result,
+    use=lambda id, name, input: {"type": "tool_use", "id": id, "name": name, "input": input},
+    thoughts=_thoughts,
+)
+
+
+def _put_messages(body: dict[str, Any], found: list[Turn], by: str) -> None:
+    thinking = body.get("thinking")
+    how = thinking.get("type") if isinstance(thinking, dict) else None
+    if how == "enabled" and is_thoughtless(_WORDS, found, by):
+        # Another model made the calls, or the thoughts were lost: it could not go on thinking.
+        how = "disabled"
+        body["thinking"] = {"type": how}
+    # Without thinking it takes no thoughts either.
+    body["messages"] = write_turns(_WORDS, found, "" if how == "disabled" else by)
 
 
 def _put_user(params: Params, body: dict[str, Any]) -> None:

@@ -11,8 +11,13 @@ from model_workers.providers.complaint import load
 from model_workers.providers.events import read_events
 from modelyard.errors import FailureKind
 
-_PIECE: Final[Mapping[str, str]] = {"text_delta": "text", "input_json_delta": "partial_json"}
-"""Where the pieces that are kept have their text."""
+_PIECE: Final[Mapping[str, tuple[str, str]]] = {
+    "text_delta": ("text", "text"),
+    "input_json_delta": ("partial_json", "input"),
+    "thinking_delta": ("thinking", "thinking"),
+    "signature_delta": ("signature", "signature"),
+}
+"""Where the pieces that are kept have their text, and to what of their block it is added."""
 
 
 def join_events(body: bytes, status: int) -> dict[str, Any] | Failure:
@@ -23,7 +28,7 @@ def join_events(body: bytes, status: int) -> dict[str, Any] | Failure:
     """
     message: dict[str, Any] | None = None
     blocks: dict[int, dict[str, Any]] = {}
-    pieces: dict[int, list[str]] = {}
+    pieces: dict[int, dict[str, list[str]]] = {}
     for event in read_events(body):
         data = load(event.data)
         if not isinstance(data, dict):
@@ -43,11 +48,12 @@ def join_events(body: bytes, status: int) -> dict[str, Any] | Failure:
             blocks[index] = dict(_object(data.get("content_block")))
         elif kind == "content_block_delta":
             delta = _object(data.get("delta"))
-            piece = delta.get(_PIECE.get(str(delta.get("type")), ""))
+            where, field = _PIECE.get(str(delta.get("type")), ("", ""))
+            piece = delta.get(where)
             if isinstance(index := data.get("index"), int) and isinstance(piece, str):
-                pieces.setdefault(index, []).append(piece)
+                pieces.setdefault(index, {}).setdefault(field, []).append(piece)
         elif kind == "message_stop" and message is not None:
-            content = [_whole(blocks[at], "".join(pieces.get(at, ()))) for at in sorted(blocks)]
+            content = [_whole(blocks[at], pieces.get(at, {})) for at in sorted(blocks)]
             return {**message, "content": content}
         # Others (ping, the end of a block, what is new one day) change nothing.
     return Failure(
@@ -55,12 +61,15 @@ def join_events(body: bytes, status: int) -> dict[str, Any] | Failure:
     )
 
 
-def _whole(block: dict[str, Any], added: str) -> dict[str, Any]:
+def _whole(block: dict[str, Any], added: Mapping[str, list[str]]) -> dict[str, Any]:
     """Return a block with what was added to it. The input of a tool is added as JSON text."""
-    if block.get("type") == "text":
-        begin = block.get("text")
-        return {**block, "text": (begin if isinstance(begin, str) else "") + added}
-    return {**block, "input": added} if added and block.get("type") == "tool_use" else block
+    whole = dict(block)
+    for field, pieces in added.items():
+        begin = whole.get(field)
+        told = (begin if isinstance(begin, str) else "") + "".join(pieces)
+        if told or field != "input":
+            whole[field] = told
+    return whole
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -12,7 +12,8 @@ class Allowance:
     """What a provider says is left of its limits, from the headers of an answer.
 
     Each is None where it did not say. `reset_*_s` is in how many seconds the limit is whole again.
-    Azure's -1, and a limit of 0, are what it does not say.
+    Azure's -1, and a limit of 0, are what it does not say. `tokens_of_all`: tokens are input and
+    output together, and not one of them.
     """
 
     limit_requests: float | None = None
@@ -21,6 +22,7 @@ class Allowance:
     limit_tokens: float | None = None
     remaining_tokens: float | None = None
     reset_tokens_s: float | None = None
+    tokens_of_all: bool = True
 
 
 @dataclass(frozen=True, slots=True)

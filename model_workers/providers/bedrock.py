@@ -1,4 +1,5 @@
-"""Models behind Amazon Bedrock's Converse API: `POST {base_url}/model/{modelId}/converse`.
+"""Models behind Amazon Bedrock's Converse API: `POST {base_url}/model/{modelId}/converse`, or
+`converse-stream` for a model with `stream`.
 
 The name at the provider is a model's id, an inference profile's, or an ARN, a prompt router's
 among them. An endpoint with an `api_key` sends it as a bearer token (a Bedrock API key); without
@@ -23,9 +24,13 @@ What becomes of a request. What is not in this table is refused, and never quiet
 | `metadata`, `user`, `safety_identifier` | `requestMetadata` |
 | `service_tier` default, flex, priority, reserved | `serviceTier.type`; auto is left out |
 | `additionalModelRequestFields`, `guardrailConfig` and the rest of `bedrock_call.NATIVE` | as is |
+| `anthropic_beta`, a list of names | `additionalModelRequestFields.anthropic_beta` |
 | `parallel_tool_calls` false with tools, `seed`, `logprobs`, `n` above 1, `name`, ... | refused |
 
-`stream` of a model is of no effect: the pieces of `converse-stream` are not in events of text.
+A `reasoningContent` before a call of a tool that is signed or redacted is kept with it and goes
+back before it (`providers.opaque`), unless `additionalModelRequestFields.thinking` is disabled.
+Where that is enabled and another model made the calls, it is disabled for that call, as in
+`providers.anthropic`.
 
 What a failed call means; the first that fits counts.
 
@@ -43,6 +48,9 @@ What a failed call means; the first that fits counts.
 | 200 with `stopReason` guardrail_intervened or content_filtered | REFUSED |
 | 200 with malformed_model_output or malformed_tool_use | RETRYABLE |
 | 200 with model_context_window_exceeded and no text | TOO_LONG |
+| an exception in the middle of a stream | as its name's status |
+| a stream that ends without messageStop, a frame with a wrong checksum | RETRYABLE |
+| a frame that says it is longer than any may be | PERMANENT |
 
 Formats: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html and, for
 errors, https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html
@@ -55,12 +63,15 @@ from urllib.parse import quote
 
 import httpx
 
+from model_workers.providers.aws_frames import CONTENT_TYPE, is_frame_stream
 from model_workers.providers.base import Completion, Failure
-from model_workers.providers.bedrock_call import encode_call
+from model_workers.providers.bedrock_call import THOUGHTS, encode_call
+from model_workers.providers.bedrock_events import Thrown, join_frames
 from model_workers.providers.clean import encodable
 from model_workers.providers.complaint import load
 from model_workers.providers.http import retry_after_s
-from model_workers.providers.over_http import OverHttp, Signer
+from model_workers.providers.opaque import author, seal
+from model_workers.providers.over_http import Dialect, OverHttp, Signer
 from model_workers.providers.reading import count, no_answer, read_call, read_object, redirected
 from model_workers.providers.sigv4 import SigV4, region_of
 from modelyard.catalog import Endpoint, Model
@@ -91,7 +102,7 @@ _FINISH: Final[Mapping[str, str]] = {
 }
 
 
-class BedrockDialect:
+class BedrockDialect(Dialect):
     """Converse of one model. Implements `model_workers.providers.over_http.Dialect`."""
 
     def __init__(self, model: Model, endpoint: Endpoint) -> None:
@@ -102,18 +113,22 @@ class BedrockDialect:
         # A colon may stand in a path, and aiohttp would write it so whatever is asked for: another
         # path than the signed one would be refused.
         id = quote(self._model.provider_model, safe=":")
-        return base.copy_with(path=f"{base.path.rstrip('/')}/model/{id}/converse")
+        what = "converse-stream" if self._model.stream else "converse"
+        return base.copy_with(path=f"{base.path.rstrip('/')}/model/{id}/{what}")
 
     def headers(self, base: httpx.URL) -> Mapping[str, str]:
-        return {"authorization": f"Bearer {self._key}"} if self._key else {}
+        headers = {"accept": CONTENT_TYPE} if self._model.stream else {}
+        return {**headers, "authorization": f"Bearer {self._key}"} if self._key else headers
 
     def encode(self, request: Request) -> bytes:
-        return encode_call(request)
+        return encode_call(request, by=author(self._model))
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> Completion | Failure:
-        return read_response(status, headers, body, self._model.provider_model, now)
+        model = self._model
+        by = author(model)
+        return read_response(status, headers, body, model.provider_model, now, by=by)
 
 
 class Bedrock(OverHttp):
@@ -127,15 +142,36 @@ class Bedrock(OverHttp):
 
 
 def read_response(
-    status: int, headers: Mapping[str, str], body: bytes, model: str, now: float
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    model: str,
+    now: float,
+    *,
+    by: str = "",
 ) -> Completion | Failure:
-    """Return what a whole response means; `model` stands in if it names none."""
+    """Return what a whole response means; `model` stands in if it names none.
+
+    `by` is under whose name thoughts are kept with tool calls (`providers.opaque`).
+    """
     if status // 100 == 3:
         return redirected(status, headers)
     if status // 100 != 2:
         return _failure(status, headers, body, now)
-    data = read_object(status, body)
-    return data if isinstance(data, Failure) else read_converse(status, data, model)
+    data: dict[str, Any] | Thrown | Failure
+    data = join_frames(body, status) if is_frame_stream(headers) else read_object(status, body)
+    if isinstance(data, Thrown):
+        return _thrown(data, headers, now)
+    return data if isinstance(data, Failure) else read_converse(status, data, model, by)
+
+
+def _thrown(thrown: Thrown, headers: Mapping[str, str], now: float) -> Failure:
+    means = classify(thrown.status, thrown.kind, thrown.message)
+    words = ": ".join(part for part in (thrown.kind, thrown.message) if part)
+    waits = means in (FailureKind.LIMITED, FailureKind.RETRYABLE)
+    wait_s = retry_after_s(headers, now) if waits else None
+    said = f"error {thrown.status} in the middle of the answer: {words}"
+    return Failure(means, said, thrown.status, wait_s)
 
 
 def _failure(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
@@ -175,7 +211,9 @@ def classify(status: int, kind: str, message: str) -> FailureKind:
     return means
 
 
-def read_converse(status: int, data: Mapping[str, Any], model: str) -> Completion | Failure:
+def read_converse(
+    status: int, data: Mapping[str, Any], model: str, by: str = ""
+) -> Completion | Failure:
     """Return what a whole answer of Converse says."""
     output = data.get("output")
     message = output.get("message") if isinstance(output, dict) else None
@@ -189,12 +227,7 @@ def read_converse(status: int, data: Mapping[str, Any], model: str) -> Completio
         return Failure(FailureKind.RETRYABLE, "the answer has no output.message.content", status)
     blocks = [block for block in content if isinstance(block, dict)]
     text = "".join(map(_said, blocks))
-    calls: tuple[ToolCall | None, ...] = tuple(
-        read_call(asked.get("toolUseId"), asked.get("name"), asked.get("input"), number)
-        for number, block in enumerate(blocks)
-        # A tool of the server's own was called and answered by Bedrock.
-        if isinstance(asked := block.get("toolUse"), dict) and asked.get("type") is None
-    )
+    calls = _calls(blocks, by)
     if not text and not calls and stopped == "model_context_window_exceeded":
         problem = "the model's context window was full before any text"
         return Failure(FailureKind.TOO_LONG, problem, status)
@@ -208,6 +241,30 @@ def read_converse(status: int, data: Mapping[str, Any], model: str) -> Completio
         finish_reason=finish_reason,
         tool_calls=tuple(call for call in calls if call is not None),
     )
+
+
+def _calls(blocks: list[dict[str, Any]], by: str) -> tuple[ToolCall | None, ...]:
+    """Return the calls of tools, each with what was thought before it."""
+    calls: list[ToolCall | None] = []
+    thoughts: list[dict[str, Any]] = []
+    for number, block in enumerate(blocks):
+        asked, thought = block.get("toolUse"), block.get(THOUGHTS)
+        if isinstance(thought, dict) and _is_closed(thought):
+            thoughts.append(thought)
+        # A tool of the server's own was called and answered by Bedrock.
+        if isinstance(asked, dict) and asked.get("type") is None:
+            opaque = seal(by, {THOUGHTS: thoughts})
+            thoughts = []
+            told = asked.get("toolUseId"), asked.get("name"), asked.get("input")
+            calls.append(read_call(*told, number, opaque))
+    return tuple(calls)
+
+
+def _is_closed(thought: Mapping[str, Any]) -> bool:
+    """Whether a thought is signed or redacted: only then some model asks for it."""
+    shown = thought.get("reasoningText")
+    signed = isinstance(shown, dict) and bool(shown.get("signature"))
+    return signed or bool(thought.get("redactedContent"))
 
 
 def _said(block: Mapping[str, Any]) -> str:

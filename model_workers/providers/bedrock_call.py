@@ -5,19 +5,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from model_workers.providers.base import Unsupported
+from model_workers.providers.betas import PARAM, read_betas
+from model_workers.providers.blocks import Block, Words, is_thoughtless, write_turns
+from model_workers.providers.opaque import blocks
 from model_workers.providers.params import EFFORTS, Params, put, write_json
 from model_workers.providers.tools import Choice, Function, read_choice, read_tools
-from model_workers.providers.turns import (
-    Turn,
-    image,
-    said,
-    system_texts,
-    tool_id,
-    tool_input,
-    tool_name,
-    turns,
-)
-from modelyard.messages import Message, Request
+from model_workers.providers.turns import Bytes, Turn, system_texts, turns
+from modelyard.messages import Request
 
 PROVIDER: Final = "Bedrock"
 
@@ -35,6 +29,9 @@ NATIVE: Final = (
 )
 """Parameters of Converse that are passed on as they are."""
 
+THOUGHTS: Final = "reasoningContent"
+"""Under which key the thoughts before a call are kept with it (`providers.opaque`)."""
+
 _OWN_TOOLS: Final = frozenset({"toolSpec", "systemTool", "cachePoint"})
 _METADATA: Final = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,.-]{0,256}", re.ASCII)
 _MOST_METADATA: Final = 16
@@ -50,9 +47,11 @@ _ADVICE: Final[Mapping[str, str]] = {
 }
 
 
-def encode_call(request: Request) -> bytes:
-    """Return the body of a call. Raises `Unsupported`, and `TypeError` or `ValueError` for what
-    JSON can't hold."""
+def encode_call(request: Request, *, by: str = "") -> bytes:
+    """Return the body of a call; `by` is whose thoughts go back (`providers.opaque`).
+
+    Raises `Unsupported`, and `TypeError` or `ValueError` for what JSON can't hold.
+    """
     params = Params(PROVIDER, request.params)
     found = turns(PROVIDER, request.messages)
     if found[0].role != "user":
@@ -60,7 +59,7 @@ def encode_call(request: Request) -> bytes:
             f"{PROVIDER} needs a user turn before the first assistant turn: add one, or put that "
             "turn's text into the system turn"
         )
-    body: dict[str, Any] = {"messages": _messages(found), **params.native(*NATIVE)}
+    body: dict[str, Any] = params.native(*NATIVE)
     if system := system_texts(PROVIDER, request.messages):
         body["system"] = [{"text": text} for text in system]
     for name, key, value in (
@@ -82,58 +81,40 @@ def encode_call(request: Request) -> bytes:
             raise params.wrong("service_tier", f"{PROVIDER}'s are {', '.join(sorted(_TIERS))}")
         put(params, body, ("serviceTier",), {"type": tier}, "service_tier")
     _put_tools(params, body, found)
+    betas = read_betas(params) or None
+    put(params, body, ("additionalModelRequestFields", PARAM), betas, PARAM)
+    _put_messages(body, found, by)
     params.end(_ADVICE)
     return write_json(body).encode()
 
 
-def _messages(found: list[Turn]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = [
-        {"role": turn.role, "content": [block for each in turn.messages for block in _blocks(each)]}
-        for turn in found
-    ]
-    last = messages[-1]
-    if last["role"] == "assistant" and "text" in last["content"][-1]:
-        # An assistant's last turn is continued, and one that ends with a blank is refused.
-        last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
-    return messages
+def _image(found: Bytes | str) -> Block:
+    if isinstance(found, str):
+        raise Unsupported(
+            f"{PROVIDER} fetches no image from an address: send it as data:image/...;base64,"
+        )
+    return {"image": {"format": found.format, "source": {"bytes": found.data}}}
 
 
-def _blocks(message: Message) -> list[dict[str, Any]]:
-    content: list[dict[str, Any]] = [{"text": text} for text in said(message)]
-    if message.images:
-        content = _parts(message)
-    if message.tool_call_id is not None:
-        result = {"toolUseId": tool_id(message.tool_call_id), "content": content}
-        return [{"toolResult": result}]
-    calls = [
-        {
-            "toolUse": {
-                "toolUseId": tool_id(call.id),
-                "name": tool_name(PROVIDER, call.function.name),
-                "input": tool_input(PROVIDER, call.function),
-            }
-        }
-        for call in message.tool_calls
-    ]
-    return [*content, *calls]
+_WORDS: Final = Words(
+    provider=PROVIDER,
+    text=lambda text: {"text": text},
+    image=_image,
+    result=lambda id, content: {"toolResult": {"toolUseId": id, "content": content}},
+    use=lambda id, name, input: {"toolUse": {"toolUseId": id, "name": name, "input": input}},
+    thoughts=lambda kept: [{THOUGHTS: block} for block in blocks(kept, THOUGHTS)],
+)
 
 
-def _parts(message: Message) -> list[dict[str, Any]]:
-    """Return texts and images in their order."""
-    parts: list[dict[str, Any]] = []
-    for part in message.content:
-        if isinstance(part, str) or part.type == "text":
-            text = part if isinstance(part, str) else part.text
-            if text.strip():
-                parts.append({"text": text})
-            continue
-        found = image(PROVIDER, part.image_url)
-        if isinstance(found, str):
-            raise Unsupported(
-                f"{PROVIDER} fetches no image from an address: send it as data:image/...;base64,"
-            )
-        parts.append({"image": {"format": found.format, "source": {"bytes": found.data}}})
-    return parts
+def _put_messages(body: dict[str, Any], found: list[Turn], by: str) -> None:
+    more = body.get("additionalModelRequestFields")
+    thinking = more.get("thinking") if isinstance(more, dict) else None
+    how = thinking.get("type") if isinstance(thinking, dict) else None
+    if more and how == "enabled" and is_thoughtless(_WORDS, found, by):
+        # As with Anthropic: nobody goes on with thoughts that are not there.
+        how = "disabled"
+        body["additionalModelRequestFields"] = {**more, "thinking": {"type": how}}
+    body["messages"] = write_turns(_WORDS, found, "" if how == "disabled" else by)
 
 
 def _put_metadata(params: Params, body: dict[str, Any]) -> None:

@@ -12,7 +12,9 @@ from model_workers.providers.base import Completion, Failure
 from model_workers.providers.clean import encodable
 from model_workers.providers.complaint import load
 from model_workers.providers.events import is_event_stream, read_events
+from model_workers.providers.gemini_call import SIGNATURE
 from model_workers.providers.http import duration_s, retry_after_s
+from model_workers.providers.opaque import seal
 from model_workers.providers.openai import LEAST_LOG
 from model_workers.providers.reading import count, no_answer, read_call, read_object, redirected
 from modelyard.errors import FailureKind
@@ -69,15 +71,24 @@ _BROKEN: Final = frozenset(
 
 
 def read_response(
-    status: int, headers: Mapping[str, str], body: bytes, model: str, now: float
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    model: str,
+    now: float,
+    *,
+    by: str = "",
 ) -> Completion | Failure:
-    """Return what a whole response means; `now` is seconds since the epoch."""
+    """Return what a whole response means; `now` is seconds since the epoch.
+
+    `by` is under whose name signatures are kept with tool calls (`providers.opaque`).
+    """
     if status // 100 == 3:
         return redirected(status, headers)
     if status // 100 != 2:
         return _read_error(status, headers, body, now)
     data = join_events(body, status) if is_event_stream(headers) else read_object(status, body)
-    return data if isinstance(data, Failure) else read_answer(status, data, model)
+    return data if isinstance(data, Failure) else read_answer(status, data, model, by)
 
 
 # -- errors
@@ -191,7 +202,9 @@ def join_events(body: bytes, status: int) -> dict[str, Any] | Failure:
     return {**whole, "candidates": [candidate]}
 
 
-def read_answer(status: int, data: Mapping[str, Any], model: str) -> Completion | Failure:
+def read_answer(
+    status: int, data: Mapping[str, Any], model: str, by: str = ""
+) -> Completion | Failure:
     """Return what a whole answer says; `model` stands in if it names none."""
     if isinstance(said := data.get("error"), dict) and not data.get("candidates"):
         return _error_within(said, "")
@@ -208,7 +221,7 @@ def read_answer(status: int, data: Mapping[str, Any], model: str) -> Completion 
         if isinstance(part, dict) and part.get("thought") is not True
     ]
     texts = [part["text"] for part in listed if isinstance(part.get("text"), str)]
-    calls = _calls(listed, _text(data.get("responseId")))
+    calls = _calls(listed, _text(data.get("responseId")), by)
     if failure := _no_answer(candidate, texts, calls, status):
         return failure
     ended = _text(candidate.get("finishReason"))
@@ -225,7 +238,7 @@ def read_answer(status: int, data: Mapping[str, Any], model: str) -> Completion 
     )
 
 
-def _calls(parts: list[dict[str, Any]], response_id: str) -> tuple[ToolCall | None, ...]:
+def _calls(parts: list[dict[str, Any]], response_id: str, by: str) -> tuple[ToolCall | None, ...]:
     calls: list[ToolCall | None] = []
     for part in parts:
         if "functionCall" not in part:
@@ -236,7 +249,8 @@ def _calls(parts: list[dict[str, Any]], response_id: str) -> tuple[ToolCall | No
         # none; and the same answer has to have the same ones.
         made = json.dumps([response_id, number, name, args], sort_keys=True)
         id = asked.get("id") or f"call_{hashlib.sha256(made.encode()).hexdigest()[:24]}"
-        calls.append(read_call(id, name, args, number))
+        opaque = seal(by, {SIGNATURE: _text(part.get(SIGNATURE))})
+        calls.append(read_call(id, name, args, number, opaque))
     return tuple(calls)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from model_workers.providers.base import Unsupported
 from model_workers.providers.gemini_images import PROVIDER, image_part, resolution
+from model_workers.providers.opaque import unseal
 from model_workers.providers.params import Params, put, write_json
 from model_workers.providers.tools import Choice, Function, read_choice, read_tools
 from model_workers.providers.turns import Turn, said, system_texts, tool_input, turns
@@ -48,6 +49,8 @@ BUDGETS_TOKENS: Final[Mapping[str, int]] = {
 """What Google's own OpenAI-compatible door makes of `reasoning_effort` for Gemini 2.5:
 https://ai.google.dev/gemini-api/docs/openai#thinking"""
 
+SIGNATURE: Final = "thoughtSignature"
+
 UNSIGNED: Final = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 """Stands for the signature of a thought that is not known: `skip_thought_signature_validator`, as
 base64. From Gemini 3 on, a call that the model did not make itself is refused without it:
@@ -77,15 +80,18 @@ _PENALTIES: Final = (
 )
 
 
-def encode_call(model: str, request: Request, *, selects: bool = False) -> bytes:
+def encode_call(model: str, request: Request, *, selects: bool = False, by: str = "") -> bytes:
     """Return the body of a call; `selects` says that `model` is a model optimizer.
+
+    `by` is whose signatures go back with tool calls (`providers.opaque`).
 
     Raises `Unsupported`, and `TypeError` or `ValueError` for what JSON can't hold.
     """
     params = Params(PROVIDER, request.params)
     found = turns(PROVIDER, request.messages)
     newest = (generation(model) or 0) >= 3
-    body: dict[str, Any] = {"contents": _contents(found, signed=newest), **params.native(*NATIVE)}
+    contents = _contents(found, by, signed=newest)
+    body: dict[str, Any] = {"contents": contents, **params.native(*NATIVE)}
     if system := system_texts(PROVIDER, request.messages):
         body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
     for name, key, value in (
@@ -129,7 +135,7 @@ def _write(body: Mapping[str, Any]) -> bytes:
 # -- the conversation
 
 
-def _contents(found: Sequence[Turn], *, signed: bool) -> list[dict[str, Any]]:
+def _contents(found: Sequence[Turn], by: str, *, signed: bool) -> list[dict[str, Any]]:
     if found[0].role == "assistant" and any(each.tool_calls for each in found[0].messages):
         raise Unsupported(f"{PROVIDER} needs a user turn before the first tool call: add one")
     contents: list[dict[str, Any]] = []
@@ -138,10 +144,10 @@ def _contents(found: Sequence[Turn], *, signed: bool) -> list[dict[str, Any]]:
         if turn.role == "assistant":
             parts = [part for each in turn.messages for part in _parts(each)]
             asked = [call for each in turn.messages for call in each.tool_calls]
-            calls: list[dict[str, Any]] = [{"functionCall": _call(call)} for call in asked]
+            calls = [_signed(call, by) for call in asked]
             if signed and calls:
                 # The first call of a turn carries the signature of what was thought before.
-                calls[0] = {**calls[0], "thoughtSignature": UNSIGNED}
+                calls[0] = {SIGNATURE: UNSIGNED, **calls[0]}
             contents.append({"role": "model", "parts": [*parts, *calls]})
             continue
         # A call is known by its name and place there, so results have to be in the calls' order.
@@ -154,6 +160,12 @@ def _contents(found: Sequence[Turn], *, signed: bool) -> list[dict[str, Any]]:
             contents.append({"role": "user", "parts": rest})
         asked = []
     return contents
+
+
+def _signed(call: ToolCall, by: str) -> dict[str, Any]:
+    part: dict[str, Any] = {"functionCall": _call(call)}
+    signature = unseal(by, call).get(SIGNATURE)
+    return {**part, SIGNATURE: signature} if isinstance(signature, str) else part
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -38,7 +38,9 @@ from model_workers.providers.base import Completion, Failure
 from model_workers.providers.clean import clean
 from model_workers.providers.complaint import Complaint, classify
 from model_workers.providers.http import retry_after_s
+from model_workers.providers.opaque import author
 from model_workers.providers.openai import OURS, read_completion
+from model_workers.providers.vendor_fields import give_back
 from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind, ProviderError
 from modelyard.messages import Message, Request
@@ -110,6 +112,7 @@ class LiteLLM:
         self, model: Model, endpoint: Endpoint | None, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._model = model
+        self._author = author(model)
         self._label = endpoint.label if endpoint else "litellm"
         self._clock = clock
         key = endpoint.api_key.get_secret_value() if endpoint and endpoint.api_key else ""
@@ -139,7 +142,7 @@ class LiteLLM:
                     **asked,
                     **self._told,
                     model=self._model.provider_model,
-                    messages=[turn(message) for message in request.messages],
+                    messages=[turn(message, self._author) for message in request.messages],
                     num_retries=0,
                     max_retries=0,  # of the clients below it
                     timeout=self._model.timeout_s,
@@ -154,7 +157,7 @@ class LiteLLM:
             raise self._error(explained(error, self._clock()), request) from error
         # Its classes warn of answers that have more fields than they expect.
         body: str = response.model_dump_json(warnings=False)
-        outcome = read_completion(200, body.encode(), self._model.provider_model)
+        outcome = read_completion(200, body.encode(), self._model.provider_model, by=self._author)
         if isinstance(outcome, Failure):
             raise self._error(outcome, request)
         return outcome
@@ -186,12 +189,15 @@ def import_litellm() -> Any:
     return module
 
 
-def turn(message: Message) -> dict[str, Any]:
-    """Return a message in OpenAI's form, with content wherever that has to be."""
+def turn(message: Message, by: str = "") -> dict[str, Any]:
+    """Return a message in OpenAI's form, with content wherever that has to be.
+
+    `by` is whose fields are given back with tool calls (`providers.vendor_fields`).
+    """
     said = message.encode()
     if not message.content:
         said["content"] = None if message.tool_calls else ""
-    return said
+    return give_back(said, message, by)
 
 
 def explained(error: Exception, now: float) -> Failure:

@@ -53,9 +53,11 @@ from model_workers.providers.complaint import (
 )
 from model_workers.providers.events import is_event_stream
 from model_workers.providers.http import retry_after_s
+from model_workers.providers.opaque import author
 from model_workers.providers.openai_chunks import join_chunks
-from model_workers.providers.over_http import OverHttp
+from model_workers.providers.over_http import Dialect, OverHttp
 from model_workers.providers.reading import redirected
+from model_workers.providers.vendor_fields import give_back, keep_fields
 from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind
 from modelyard.messages import Message, Request, ToolCall, Usage
@@ -66,13 +68,14 @@ OURS: Final = frozenset({"model", "messages", "stream", "stream_options"})
 LEAST_LOG: Final = -1e6
 
 
-class OpenAIDialect:
+class OpenAIDialect(Dialect):
     """Chat completions of one model. User and password in `base_url` become basic authentication if
     there is no key. Implements `model_workers.providers.over_http.Dialect`.
     """
 
     def __init__(self, model: Model, endpoint: Endpoint) -> None:
         self._model = model
+        self._author = author(model)
         self._key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
 
     def address(self, base: httpx.URL) -> httpx.URL:
@@ -87,12 +90,14 @@ class OpenAIDialect:
         return {}
 
     def encode(self, request: Request) -> bytes:
-        return encode_call(self._model.provider_model, request, stream=self._model.stream)
+        stream = self._model.stream
+        return encode_call(self._model.provider_model, request, stream=stream, by=self._author)
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> Completion | Failure:
-        return read_response(status, headers, body, self._model.provider_model, now)
+        model = self._model.provider_model
+        return read_response(status, headers, body, model, now, by=self._author)
 
 
 class OpenAI(OverHttp):
@@ -101,27 +106,28 @@ class OpenAI(OverHttp):
     dialect = OpenAIDialect
 
 
-def encode_call(model: str, request: Request, *, stream: bool = False) -> bytes:
+def encode_call(model: str, request: Request, *, stream: bool = False, by: str = "") -> bytes:
     """Return the body of a call: the request's params, and over them what is ours to say.
 
+    `by` is whose fields are given back with tool calls (`providers.vendor_fields`).
     Raises `TypeError` or `ValueError` for params that JSON can't hold (NaN, lone surrogates).
     """
     body = {key: value for key, value in request.params.items() if key not in OURS}
     body["model"] = model
-    body["messages"] = [_turn(message) for message in request.messages]
+    body["messages"] = [_turn(message, by) for message in request.messages]
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
     return _write_json(body).encode()
 
 
-def _turn(message: Message) -> dict[str, Any]:
+def _turn(message: Message, by: str) -> dict[str, Any]:
     if type(message.content) is str and message.role in _PLAIN and message.name is None:
         return {"role": message.role, "content": message.content}
     turn = message.encode()
     if not message.tool_calls and not message.content:
         turn["content"] = ""
-    return turn
+    return give_back(turn, message, by)
 
 
 _PLAIN: Final = frozenset({"user", "system", "developer"})
@@ -131,17 +137,26 @@ _write_json: Final = json.JSONEncoder(
 
 
 def read_response(
-    status: int, headers: Mapping[str, str], body: bytes, model: str, now: float
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    model: str,
+    now: float,
+    *,
+    by: str = "",
 ) -> Completion | Failure:
-    """Return what a whole response means; `now` is seconds since the epoch."""
+    """Return what a whole response means; `now` is seconds since the epoch.
+
+    `by` is whose fields are kept with tool calls (`providers.vendor_fields`).
+    """
     if status // 100 == 2:
         allowance = read_allowance(headers, now)
         if not is_event_stream(headers):
-            return read_completion(status, body, model, allowance)
+            return read_completion(status, body, model, allowance, by=by)
         whole = join_chunks(body, status)
         if isinstance(whole, Failure):
             return whole
-        return _read_whole(status, whole, model, allowance)
+        return _read_whole(status, whole, model, allowance, by)
     if status // 100 == 3:
         return redirected(status, headers)
     complaint = read_complaint(body)
@@ -153,7 +168,7 @@ def read_response(
 
 
 def read_completion(
-    status: int, body: bytes, model: str, allowance: Allowance | None = None
+    status: int, body: bytes, model: str, allowance: Allowance | None = None, *, by: str = ""
 ) -> Completion | Failure:
     """Return the first choice of a chat completion; `model` stands in if it names none."""
     data = load(body)
@@ -161,11 +176,11 @@ def read_completion(
         what = "JSON, but no object" if data is not None else "not JSON"
         begin = body[:80].decode("utf-8", "replace")
         return Failure(FailureKind.RETRYABLE, f"the answer is {what}: {begin!r}", status)
-    return _read_whole(status, data, model, allowance)
+    return _read_whole(status, data, model, allowance, by)
 
 
 def _read_whole(
-    status: int, data: Mapping[str, Any], model: str, allowance: Allowance | None
+    status: int, data: Mapping[str, Any], model: str, allowance: Allowance | None, by: str
 ) -> Completion | Failure:
     choices = data.get("choices")
     if not choices and isinstance(error := data.get("error"), dict | str):
@@ -178,12 +193,14 @@ def _read_whole(
     finish_reason = choice.get("finish_reason")
     finish_reason = encodable(finish_reason) if isinstance(finish_reason, str) else "stop"
     text = _text(message.get("content"))
-    calls = message.get("tool_calls")
+    calls: Any = message.get("tool_calls")
     if failure := _no_answer(message, text, finish_reason, status):
         return failure
     tool_calls = _tool_calls(calls, data.get("id"), finish_reason, status) if calls else ()
     if isinstance(tool_calls, Failure):
         return tool_calls
+    if tool_calls:
+        tool_calls = keep_fields(tool_calls, calls, message, by)
     if tool_calls and finish_reason not in ("length", "content_filter"):
         finish_reason = "tool_calls"  # A call that was asked for by name ends with "stop".
     said = data.get("model")

@@ -11,6 +11,7 @@ from typing import Any
 from model_workers.providers.base import Failure
 from model_workers.providers.complaint import classify, complaint_in, load, status_within
 from model_workers.providers.events import Event, read_events
+from model_workers.providers.vendor_fields import OF_CALL, OF_MESSAGE, add_piece
 from modelyard.errors import FailureKind
 
 
@@ -59,6 +60,7 @@ class _Call:
     type: object = None
     name: object = None
     arguments: list[str] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 class _Whole:
@@ -74,6 +76,7 @@ class _Whole:
         self._calls: list[_Call] = []
         self._at: dict[object, _Call] = {}
         self._function: object = None
+        self._more: dict[str, Any] = {}
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         model, choices = chunk.get("model"), chunk.get("choices")
@@ -98,6 +101,7 @@ class _Whole:
         for key, pieces in (("content", self._text), ("refusal", self._refusal)):
             if isinstance(piece := delta.get(key), str):
                 pieces.append(piece)
+        add_piece(self._more, delta, OF_MESSAGE)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             self._add_call(call if isinstance(call, dict) else {})
@@ -117,6 +121,7 @@ class _Whole:
         call.id = call.id or id
         call.type = call.type or delta.get("type")
         call.name = call.name or function.get("name")
+        add_piece(call.more, delta, OF_CALL)
         if isinstance(piece := function.get("arguments"), str):
             call.arguments.append(piece)
         elif isinstance(piece, dict):
@@ -124,11 +129,13 @@ class _Whole:
 
     def encode(self) -> dict[str, Any]:
         message: dict[str, Any] = {
+            **self._more,
             "content": "".join(self._text) if self._text else None,
             "refusal": "".join(self._refusal),
             "function_call": self._function,
             "tool_calls": [
                 {
+                    **call.more,
                     "id": call.id,
                     "type": call.type,
                     "function": {"name": call.name, "arguments": "".join(call.arguments)},

@@ -46,12 +46,17 @@ class Dialect(Protocol):
         """
         ...
 
+    def headers_of(self, request: Request) -> Mapping[str, str]:
+        """Return headers of this call only. Raises `Unsupported`."""
+        return {}
+
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> Completion | Failure:
         """Return what a whole response means; `now` is seconds since the epoch.
 
-        A streamed answer comes as its whole body, too (`providers.events` takes it apart).
+        A streamed answer comes as its whole body, too (`providers.events` and
+        `providers.aws_frames` take it apart).
         """
         ...
 
@@ -132,12 +137,13 @@ class OverHttp:
         """
         try:
             content = self._dialect.encode(request)
+            headers = self._dialect.headers_of(request)
         except Unsupported as error:
             raise self._error(Failure(FailureKind.PERMANENT, str(error)), request) from None
         except (TypeError, ValueError) as error:
             problem = f"params can't be written as JSON: {error}"
             raise self._error(Failure(FailureKind.INVALID, problem), request) from None
-        message = self._message(content, request_id)
+        message = self._message(content, headers, request_id)
         first: list[float] = []
         started = time.monotonic()
         try:
@@ -190,9 +196,12 @@ class OverHttp:
             return
         raise self._error(Failure(kind, f"HTTP {status} to a probe", status), asked)
 
-    def _message(self, content: bytes, request_id: str | None) -> httpx.Request:
+    def _message(
+        self, content: bytes, more: Mapping[str, str], request_id: str | None
+    ) -> httpx.Request:
         blank = self._blank
         headers = blank.headers.copy()
+        headers.update(more)
         headers["content-length"] = str(len(content))
         if request_id and _REQUEST_ID.fullmatch(request_id):
             headers["x-request-id"] = request_id

@@ -28,7 +28,13 @@ def redirected(status: int, headers: Mapping[str, str]) -> Failure:
     return Failure(FailureKind.DENIED, problem, status)
 
 
-def read_call(id: object, name: object, arguments: object, number: int) -> ToolCall | None:
+def read_call(
+    id: object,
+    name: object,
+    arguments: object,
+    number: int,
+    opaque: dict[str, Any] | None = None,
+) -> ToolCall | None:
     """Return a call of a tool, or None if it is none; `arguments` are JSON text or an object."""
     if isinstance(arguments, dict):
         arguments = json.dumps(arguments, ensure_ascii=False)
@@ -38,7 +44,7 @@ def read_call(id: object, name: object, arguments: object, number: int) -> ToolC
     if not isinstance(load(arguments), dict):
         return None
     told = encodable(id) if isinstance(id, str) and id else f"call_{number}"
-    return ToolCall.of(told, encodable(name), arguments)
+    return ToolCall.of(told, encodable(name), arguments, opaque)
 
 
 def no_answer(

@@ -39,8 +39,9 @@ What becomes of a request. What is not in this table is refused, and never quiet
 | `generationConfig`, `safetySettings`, `labels` and the rest of `gemini_call.NATIVE` | as is |
 | `user`, `metadata`, `logit_bias`, `parallel_tool_calls` false, `name`, ... | refused |
 
-Of an answer's thoughts only the count is kept, and no thought signature: where Gemini 3 wants one
-back with a call of a tool, it gets the word that Google has for calls which it did not make.
+Of an answer's thoughts the count is kept, and the signature that comes with a call of a tool: it
+goes back with that call (`providers.opaque`). A first call of a turn without a signature of this
+very model gets the word that Google has for calls which it did not make, from Gemini 3 on.
 
 What a failed call means; the first that fits counts.
 
@@ -73,7 +74,8 @@ from model_workers.providers.base import Completion, Failure
 from model_workers.providers.gemini_answer import read_response
 from model_workers.providers.gemini_call import encode_call
 from model_workers.providers.google_token import GoogleToken
-from model_workers.providers.over_http import OverHttp, Signer
+from model_workers.providers.opaque import author
+from model_workers.providers.over_http import Dialect, OverHttp, Signer
 from modelyard.catalog import Endpoint, Model
 from modelyard.errors import FailureKind, ProviderError
 from modelyard.messages import Request
@@ -88,11 +90,12 @@ _WHOLE: Final = ("projects", "models", "tunedModels")
 _LOCAL: Final = ("publishers", "endpoints")
 
 
-class VertexDialect:
+class VertexDialect(Dialect):
     """generateContent of one model. Implements `model_workers.providers.over_http.Dialect`."""
 
     def __init__(self, model: Model, endpoint: Endpoint) -> None:
         self._model = model
+        self._author = author(model)
         self._endpoint = endpoint
         self._key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
         self._selects = OPTIMIZER in model.provider_model
@@ -117,12 +120,14 @@ class VertexDialect:
         return {"x-goog-api-key": self._key}
 
     def encode(self, request: Request) -> bytes:
-        return encode_call(self._model.provider_model, request, selects=self._selects)
+        model = self._model.provider_model
+        return encode_call(model, request, selects=self._selects, by=self._author)
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> Completion | Failure:
-        return read_response(status, headers, body, self._model.provider_model, now)
+        model = self._model.provider_model
+        return read_response(status, headers, body, model, now, by=self._author)
 
     def _resource(self, host: str, is_gemini_api: bool) -> str:
         name = self._model.provider_model.strip("/")

@@ -10,7 +10,7 @@
 --   'spread', claim, how many messages, queue and message of each, then '', or where they are
 --     joined: id, how many must answer, of how many, within how many ms, within how many ms even if
 --     none has answered, queue, message, 1 if it may go onto the queue of any that ended, for how
---     many seconds all this is kept after that, the round
+--     many seconds all this is kept after that, the round, 1 if it is enough that one has failed
 --   'join', claim, id, number, round or '', how it ended, 1 if it answered, its queue or '', entry,
 --     entries, bill
 --   'record', claim, entry, entries, bill
@@ -130,7 +130,7 @@ while at <= #ARGV do
             redis.call('HSET', key, 'need', ARGV[last + 2], 'members', ARGV[last + 3],
                 'last', string.format('%.0f', now + tonumber(ARGV[last + 5])),
                 'queue', ARGV[last + 6], 'message', ARGV[last + 7], 'anywhere', ARGV[last + 8],
-                'ttl', ARGV[last + 9], 'round', ARGV[last + 10])
+                'ttl', ARGV[last + 9], 'round', ARGV[last + 10], 'needs_all', ARGV[last + 11])
             redis.call('ZADD', KEYS[9], now + tonumber(ARGV[last + 4]), id)
         end
         if held then
@@ -140,20 +140,21 @@ while at <= #ARGV do
             drop(claim)
             done = 1
         end
-        at = last + (id == '' and 2 or 11)
+        at = last + (id == '' and 2 or 12)
     elseif kind == 'join' then
         local id, round, ended, queue = ARGV[at + 2], ARGV[at + 4], ARGV[at + 5], ARGV[at + 7]
         local key, field = ARGV[2] .. id, 'm' .. ARGV[at + 3]
         local need, waited = unpack(redis.call('HMGET', key, 'need', 'round'))
         local known = need and (not waited or waited == '' or round == '' or round == waited)
         if known and redis.call('HSETNX', key, field, ended) == 1 then
-            local how = redis.call('HMGET', key, 'need', 'members', 'anywhere')
+            local how = redis.call('HMGET', key, 'need', 'members', 'anywhere', 'needs_all')
             local answered = redis.call('HINCRBY', key, 'answered', ARGV[at + 6])
             local all = redis.call('HINCRBY', key, 'ended', 1)
             if (ARGV[at + 6] == '1' or answered == 0) and how[3] == '1' and queue ~= '' then
                 redis.call('HSET', key, 'queue', queue)
             end
-            if answered >= tonumber(how[1]) or all >= tonumber(how[2]) then
+            local spoilt = how[4] == '1' and ARGV[at + 6] ~= '1'
+            if answered >= tonumber(how[1]) or all >= tonumber(how[2]) or spoilt then
                 release(id, key)
             end
             record(ARGV[at + 8], ARGV[at + 9])

@@ -13,7 +13,7 @@
 --   ms it should ask again, and which scope of a candidate (from 1) it has to wait for.
 --
 -- A meter is a hash: `r` and `t` are the arrival times of requests and tokens, `br` and `bt` those of
--- the batch lane. Model: model_workers/endpoints/quota.py.
+-- the batch lane. Model: modelyard/quota.py.
 redis.call('ZREM', KEYS[1], '')
 local time = redis.call('TIME')
 local now = tonumber(ARGV[1]) or tonumber(time[1]) + tonumber(time[2]) / 1e6

@@ -74,10 +74,40 @@ def test_it_is_a_table_for_people(tmp_path: Path) -> None:
 
 
 def test_failed_calls_are_paid_where_they_are_answered(tmp_path: Path) -> None:
-    options = ("--rate", "5/s", "--latency", "2s", "--failures", 0.5)
+    options = ("--rate", "5/s", "--latency", "2s", "--failures", "30%")
     small, large = planned(tmp_path, *options)["models"]
-    assert small["calls"] == pytest.approx(1 + 0.5 + 0.25, rel=0.05)
-    assert large["usd_per_1000"] > small["usd_per_1000"]
+    assert small["calls"] == pytest.approx(1 + 0.3 + 0.09, rel=0.1)
+    assert 0 < large["usd_per_1000"] < small["usd_per_1000"]
+
+
+def test_a_model_that_is_down_is_paid_for_at_the_next_one(tmp_path: Path) -> None:
+    options = ("--rate", "5/s", "--latency", "2s", "--failures", "small=100%")
+    said = planned(tmp_path, *options)
+    small, large = said["models"]
+    assert small["usd_per_1000"] == 0.0
+    assert small["calls"] < 0.1  # its breaker is open
+    assert large["calls"] == 1.0
+    assert "small: 100.0% of the calls fail, each by itself" in " ".join(said["assumptions"])
+
+
+def test_a_limit_that_the_catalog_does_not_know_is_named(tmp_path: Path) -> None:
+    options = ("--rate", "20/s", "--latency", "1s", "--model", "large", "--limit", "600/min")
+    said = planned(tmp_path, *options, code=1)
+    assert said["why"] == "large: limit of calls (127.0.0.1:1/v1) is full"
+    assert said["models"][0]["limited"] > 0.0
+    assert "answered with 429" in " ".join(said["assumptions"])
+
+
+def test_a_cascade_pays_for_answers_that_are_not_accepted(tmp_path: Path) -> None:
+    options = ("--rate", "10/s", "--latency", "1s", "--route", "both", "--escalate", "20%")
+    said = planned(tmp_path, *options)
+    small, large = said["models"]
+    assert small["usd_per_1000"] == pytest.approx(1.6)
+    assert large["calls"] == small["escalated"] == pytest.approx(0.2, abs=0.02)
+    assert large["usd_per_1000"] == pytest.approx(0.2 * 16.0, rel=0.1)
+    text = plan(tmp_path, *options)
+    assert re.search(r"\nsmall: (19|20)\.\d% of the requests go on after its answer\n", text)
+    assert "\nassumes: small: 20.0% of its answers are not accepted" in text
 
 
 def test_a_quota_that_is_too_small_is_named(tmp_path: Path) -> None:
@@ -103,6 +133,11 @@ def test_calls_that_were_observed_count_as_they_were(tmp_path: Path) -> None:
         (("--rate", "1/s", "--model", "support"), "people have no worker processes"),
         (("--rate", "1/s", "--route", "both"), "is a cascade"),
         (("--rate", "1/s", "--latency", "huge=1s"), "the plan has the models small, large"),
+        (("--rate", "1/s", "--failures", "huge=1%"), "the plan has the models small, large"),
+        (("--rate", "1/s", "--failures", "120%"), "'120%' is no share"),
+        (("--rate", "1/s", "--failures", "often"), "'often' is no share"),
+        (("--rate", "1/s", "--limit", "small/west=1/s"), "endpoints of small are 127.0.0.1:1/v1"),
+        (("--rate", "1/s", "--limit", "small=lots"), "'lots' is no rate"),
     ],
 )
 def test_what_can_t_be_planned_is_told(tmp_path: Path, options: tuple[str, ...], why: str) -> None:

@@ -27,6 +27,19 @@ _IMAGE: Final = closed("type source", type={"const": "image"}, source={"anyOf": 
 _USE: Final = closed(
     "type id name input", type={"const": "tool_use"}, id=_ID, name=_NAME, input={"type": "object"}
 )
+_THINKING: Final = closed(
+    "type thinking signature",
+    type={"const": "thinking"},
+    thinking={"type": "string"},
+    signature={"type": "string", "pattern": "^EqQ"},
+)
+_REDACTED: Final = closed(
+    "type data",
+    type={"const": "redacted_thinking"},
+    data={"type": "string", "pattern": "^EmwK"},
+)
+BETAS: Final = frozenset({"interleaved-thinking-2025-05-14", "context-1m-2025-08-07"})
+"""Names that the header `anthropic-beta` may have."""
 _RESULT: Final = closed(
     "type tool_use_id",
     type={"const": "tool_result"},
@@ -67,7 +80,10 @@ _BODY: Final = closed(
         "type": "array",
         "minItems": 1,
         "items": {
-            "anyOf": [_turn("user", _SAID, _IMAGE, _RESULT), _turn("assistant", _SAID, _USE)]
+            "anyOf": [
+                _turn("user", _SAID, _IMAGE, _RESULT),
+                _turn("assistant", _SAID, _USE, _THINKING, _REDACTED),
+            ]
         },
     },
     system={"anyOf": [{"type": "string"}, {"type": "array", "items": _SAID}]},
@@ -113,7 +129,36 @@ def problem(body: Any) -> str | None:
     """Return what is wrong with the body of a call, or None."""
     for error in _CHECK.iter_errors(body):
         return f"{'.'.join(map(str, error.absolute_path))}: {error.message}"
-    return _problem_of_tools(body) or _problem_of_results(body) or _problem_of_end(body)
+    return (
+        _problem_of_tools(body)
+        or _problem_of_results(body)
+        or _problem_of_thoughts(body)
+        or _problem_of_end(body)
+    )
+
+
+def _problem_of_thoughts(body: Mapping[str, Any]) -> str | None:
+    """A turn is all from the user's last words on: it is thought about, or it is not."""
+    how = body.get("thinking", {}).get("type", "adaptive")
+    messages = body["messages"]
+    own = {
+        number: [block["type"] for block in _blocks(message)]
+        for number, message in enumerate(messages)
+        if message["role"] == "assistant"
+    }
+    spoke = [
+        number
+        for number, message in enumerate(messages)
+        if message["role"] == "user"
+        and any(block["type"] != "tool_result" for block in _blocks(message))
+    ]
+    turn = [kinds for number, kinds in own.items() if number > max(spoke, default=-1)]
+    begins = bool(turn) and turn[0][0].endswith("thinking")
+    if how == "enabled" and turn and not begins:
+        return "Expected `thinking` or `redacted_thinking`, but found `tool_use`."
+    if how == "disabled" and any(kind.endswith("thinking") for kinds in turn for kind in kinds):
+        return "When thinking is disabled, an `assistant` message cannot contain `thinking`."
+    return None
 
 
 def _problem_of_tools(body: Mapping[str, Any]) -> str | None:
@@ -236,6 +281,10 @@ class AnthropicApi(FakeServer):
         if asked.headers.get("anthropic-version") != "2023-06-01":
             wanted = "anthropic-version: header is required"
             return Canned(400, error("invalid_request_error", wanted))
+        betas = asked.headers.get("anthropic-beta", "")
+        if betas and not set(betas.split(",")) <= BETAS:
+            unknown = f"Unexpected value(s) `{betas}` for the `anthropic-beta` header."
+            return Canned(400, error("invalid_request_error", unknown))
         wrong = problem(asked.body)
         return Canned(400, error("invalid_request_error", wrong)) if wrong else None
 

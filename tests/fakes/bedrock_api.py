@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from jsonschema import Draft202012Validator
 
+from fakes.bedrock_stream import streamed
 from fakes.server import Asked, Canned, FakeServer, closed
 
 _TEXT: Final = {"type": "string", "pattern": r"\S"}
@@ -38,6 +39,14 @@ _RESULT: Final = closed(
     toolUseId=_NAME,
     content={"type": "array", "items": _one_of(json=_OBJECT, text=_TEXT, image=_IMAGE)},
     status={"enum": ["success", "error"]},
+)
+
+
+_REASONING: Final = _one_of(
+    reasoningText=closed(
+        "text", text={"type": "string"}, signature={"type": "string", "pattern": "^EqQ"}
+    ),
+    redactedContent=_BYTES,
 )
 
 
@@ -67,7 +76,13 @@ _BODY: Final = closed(
         "items": {
             "anyOf": [
                 _turn("user", text=_TEXT, image=_IMAGE, toolResult=_RESULT, cachePoint=_POINT),
-                _turn("assistant", text=_TEXT, toolUse=_USE, cachePoint=_POINT),
+                _turn(
+                    "assistant",
+                    text=_TEXT,
+                    toolUse=_USE,
+                    cachePoint=_POINT,
+                    reasoningContent=_REASONING,
+                ),
             ]
         },
     },
@@ -143,7 +158,24 @@ def problem(body: Any) -> str | None:
     last = messages[-1]["content"][-1].get("text", "")
     if roles[-1] == "assistant" and last != last.rstrip():
         return "messages: final assistant content cannot end with trailing whitespace"
-    return _problem_of_tools(body) or _problem_of_results(messages)
+    return _problem_of_tools(body) or _problem_of_results(messages) or _problem_of_thoughts(body)
+
+
+def _problem_of_thoughts(body: Mapping[str, Any]) -> str | None:
+    """What Claude says of a turn that was begun without thoughts, or with them."""
+    thinking = body.get("additionalModelRequestFields", {}).get("thinking", {})
+    turn: list[str] = []
+    for message in body["messages"]:
+        names = [name for block in message["content"] for name in block]
+        if message["role"] == "assistant":
+            turn += names
+        elif set(names) - {"toolResult"}:
+            turn = []
+    if thinking.get("type") == "enabled" and turn and turn[0] != "reasoningContent":
+        return "The model returned the following errors: Expected `thinking`, found `tool_use`."
+    if thinking.get("type") == "disabled" and "reasoningContent" in turn:
+        return "The model returned the following errors: thinking is disabled"
+    return None
 
 
 def _problem_of_tools(body: Mapping[str, Any]) -> str | None:
@@ -254,7 +286,7 @@ class BedrockApi(FakeServer):
         self._signed_by = (key_id, secret, region)
 
     def refusal(self, asked: Asked) -> Canned | None:
-        if not re.fullmatch(r"/model/[^/]+/converse", asked.path):
+        if not re.fullmatch(r"/model/[^/]+/converse(-stream)?", asked.path):
             return failed(404, "UnknownOperationException", "")
         if self._bearer is None:
             wrong = signature_problem(asked, *self._signed_by)
@@ -266,4 +298,5 @@ class BedrockApi(FakeServer):
         return failed(400, "ValidationException", wrong) if wrong else None
 
     def default(self, asked: Asked) -> Canned:
-        return Canned(200, answer({"text": f"{asked.path} was asked"}))
+        whole = answer({"text": f"{asked.path} was asked"})
+        return streamed(whole) if asked.path.endswith("-stream") else Canned(200, whole)

@@ -31,16 +31,23 @@ _parts = st.lists(
     st.one_of(_words.map(lambda text: {"type": "text", "text": text}), _images), max_size=3
 )
 _contents = st.one_of(_words, _parts)
+_foreign = st.one_of(
+    st.none(),
+    st.just({"vertex:another:gemini": {"thoughtSignature": "c2ln", "thinking": [{}]}}),
+    st.just({"": {"reasoningContent": [{}]}, "openai:x:y": [1]}),
+)
 _calls = st.lists(
     st.builds(
-        lambda id, name, arguments: {
+        lambda id, name, arguments, opaque: {
             "id": id,
             "type": "function",
             "function": {"name": name, "arguments": arguments},
+            "opaque": opaque,
         },
         _ids,
         _names,
         _arguments,
+        _foreign,
     ),
     max_size=2,
 )

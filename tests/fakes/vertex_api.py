@@ -116,6 +116,8 @@ def message(required: tuple[str, ...] = (), **fields: Check) -> Check:
     return check
 
 
+OWN = base64.b64encode(b"sig of a thought").decode()
+"""A signature that this Gemini gives, and knows again."""
 IMAGES = [f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "heic", "heif")]
 DATA = ("text", "inlineData", "fileData", "functionCall", "functionResponse")
 
@@ -245,6 +247,10 @@ def _check_turns(contents: list[dict[str, Any]], *, signed: bool) -> None:
             first = next(each for each in content["parts"] if "functionCall" in each)
             if "thoughtSignature" not in first:
                 raise Refused("Function call is missing a thought_signature")
+        for each in content["parts"]:
+            signature = base64.b64decode(each.get("thoughtSignature", OWN))
+            if not signature.startswith((b"sig", b"skip_thought_signature_validator")):
+                raise Refused("Corrupted thought signature.")
         asked, before = calls, content["role"]
     if asked:
         raise Refused("Please ensure that function calls are answered")

@@ -1,12 +1,15 @@
 """Anthropic and Bedrock over real HTTP, with the client that workers use."""
 
-from collections.abc import Iterator
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 from fakes.anthropic_api import AnthropicApi, error
-from fakes.bedrock_api import BedrockApi, failed
+from fakes.bedrock_api import BedrockApi, answer, failed
+from fakes.bedrock_stream import exception, frames_of
 from fakes.requests import PNG, WEATHER
 from fakes.server import Canned
 
@@ -61,9 +64,18 @@ def anthropic(api: AnthropicApi, key: str = KEY, **changes: Any) -> Anthropic:
     return Anthropic(model, endpoint, make_client(endpoint, timeout_s=30, concurrency=4))
 
 
-def bedrock(api: BedrockApi, key: str | None, model: str = ROUTER) -> Bedrock:
-    endpoint = Endpoint(base_url=api.base_url, api_key=key, region="eu-west-1", name="aws")
-    catalog = Model(name="nova", provider="bedrock", model=model, endpoints=(endpoint,))
+def bedrock(
+    url: str, key: str | None, model: str = ROUTER, stream: bool = False, **changes: Any
+) -> Bedrock:
+    endpoint = Endpoint(base_url=url, api_key=key, region="eu-west-1", name="aws")
+    catalog = Model(
+        name="nova",
+        provider="bedrock",
+        model=model,
+        endpoints=(endpoint,),
+        stream=stream,
+        **changes,
+    )
     return Bedrock(catalog, endpoint, make_client(endpoint, timeout_s=30, concurrency=4))
 
 
@@ -102,42 +114,121 @@ class TestAnthropic:
         limited = await failure(anthropic(claude))
         assert (limited.kind, limited.retry_after_s) == (FailureKind.LIMITED, 7)
 
+    async def test_betas_go_along_with_their_call_only(self, claude: AnthropicApi) -> None:
+        beta = "interleaved-thinking-2025-05-14"
+        asked = TALK.model_copy(update={"params": {**TALK.params, "anthropic_beta": [beta]}})
+        unknown = TALK.model_copy(update={"params": {**TALK.params, "anthropic_beta": ["x"]}})
+        async with aclosing(anthropic(claude)) as provider:
+            await provider.complete(asked)
+            await provider.complete(TALK)
+        why = await failure(anthropic(claude), unknown)
+        told = [each.headers.get("anthropic-beta") for each in claude.calls]
+        assert told == [beta, None, "x"]
+        assert why.kind == FailureKind.PERMANENT
+
     async def test_what_it_lacks_is_refused_before_a_call(self, claude: AnthropicApi) -> None:
         why = await failure(anthropic(claude), Request.of("Salve", params={"seed": 1}))
         assert (why.kind, claude.calls) == (FailureKind.PERMANENT, [])
         assert "'seed'" in str(why)
 
 
+@pytest.mark.parametrize("stream", [False, True])
 class TestBedrock:
-    async def test_answers_with_a_bearer_key(self) -> None:
+    async def test_answers_with_a_bearer_key(self, stream: bool) -> None:
         with BedrockApi(KEY) as api:
-            async with aclosing(bedrock(api, KEY)) as provider:
+            async with aclosing(bedrock(api.base_url, KEY, stream=stream)) as provider:
                 completion = await provider.complete(TALK)
-        path = "/model/" + ROUTER.replace("/", "%2F") + "/converse"
+        path = "/model/" + ROUTER.replace("/", "%2F") + "/converse" + "-stream" * stream
         assert completion.text == f"{path} was asked"
         assert completion.provider_model == ROUTER
+        assert (completion.usage.input_tokens, completion.usage.output_tokens) == (10, 5)
+        assert (completion.first_token_s is not None) is stream
 
-    async def test_a_wrong_key_is_denied(self) -> None:
+    async def test_a_wrong_key_is_denied(self, stream: bool) -> None:
         with BedrockApi(KEY) as api:
-            why = await failure(bedrock(api, "bedrock-api-key-wrong"))
+            why = await failure(bedrock(api.base_url, "bedrock-api-key-wrong", stream=stream))
         assert (why.kind, why.status) == (FailureKind.DENIED, 403)
 
-    async def test_a_throttled_call_is_limited(self) -> None:
+    async def test_a_throttled_call_is_limited(self, stream: bool) -> None:
         with BedrockApi(KEY) as api:
             api.script(failed(429, "ThrottlingException", "Too many requests"))
-            why = await failure(bedrock(api, KEY))
+            why = await failure(bedrock(api.base_url, KEY, stream=stream))
         assert why.kind == FailureKind.LIMITED
 
     @pytest.mark.parametrize("model", [ROUTER, "us.amazon.nova-lite-v1:0"])
-    async def test_answers_a_signed_call(self, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    async def test_answers_a_signed_call(
+        self, monkeypatch: pytest.MonkeyPatch, model: str, stream: bool
+    ) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
         monkeypatch.setenv("AWS_SESSION_TOKEN", "IQoJtoken")
         with BedrockApi(key_id="AKIDEXAMPLE", secret="wJalrXUtnFEMI", region="eu-west-1") as api:
-            async with aclosing(bedrock(api, None, model)) as provider:
+            async with aclosing(bedrock(api.base_url, None, model, stream)) as provider:
                 completion = await provider.complete(TALK)
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
-            why = await failure(bedrock(api, None, model))
+            why = await failure(bedrock(api.base_url, None, model, stream))
         assert completion.text.endswith("was asked")
         assert why.kind == FailureKind.DENIED
         assert "IQoJtoken" not in str(why)
+
+
+@contextlib.asynccontextmanager
+async def beginning(begun: asyncio.Event, closed: asyncio.Event) -> AsyncIterator[str]:
+    """A server that streams the begin of an answer and no more, until the call is given up."""
+
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"/converse-stream HTTP/1.1" in head
+        said = b"".join(frames_of(answer({"text": "Salve munde"}))[:2])
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/vnd.amazon.eventstream\r\n"
+            b"transfer-encoding: chunked\r\n\r\n" + b"%x\r\n%b\r\n" % (len(said), said)
+        )
+        await writer.drain()
+        begun.set()
+        while await reader.read(65_536):
+            pass
+        closed.set()
+        writer.close()
+
+    server = await asyncio.start_server(begin, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+class TestBedrockStream:
+    async def test_an_exception_in_the_middle_is_the_outcome(self) -> None:
+        begun = b"".join(frames_of(answer({"text": "Salve"}))[:3])
+        thrown = begun + exception("throttlingException", "Too many tokens")
+        headers = {"content-type": "application/vnd.amazon.eventstream"}
+        with BedrockApi(KEY) as api:
+            api.script(Canned(200, thrown, headers), Canned(200, begun, headers))
+            limited = await failure(bedrock(api.base_url, KEY, stream=True))
+            half = await failure(bedrock(api.base_url, KEY, stream=True))
+        assert (limited.kind, limited.status) == (FailureKind.LIMITED, 429)
+        assert (half.kind, "half an answer" in str(half)) == (FailureKind.RETRYABLE, True)
+
+    async def test_a_call_that_takes_too_long_ends_at_the_provider_too(self) -> None:
+        begun, closed = asyncio.Event(), asyncio.Event()
+        async with (
+            asyncio.timeout(30),
+            beginning(begun, closed) as url,
+            aclosing(bedrock(url, KEY, stream=True, timeout_s=0.2)) as provider,
+        ):
+            with pytest.raises(ProviderError, match="no whole answer"):
+                await provider.complete(TALK)
+            await closed.wait()
+
+    async def test_a_call_that_is_cancelled_ends_at_the_provider_too(self) -> None:
+        begun, closed = asyncio.Event(), asyncio.Event()
+        async with (
+            asyncio.timeout(30),
+            beginning(begun, closed) as url,
+            aclosing(bedrock(url, KEY, stream=True)) as provider,
+        ):
+            call = asyncio.create_task(provider.complete(TALK))
+            await begun.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await closed.wait()

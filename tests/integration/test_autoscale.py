@@ -1,5 +1,6 @@
 """Pools that grow by what waits and shrink after it, and lose nothing by it."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -116,3 +117,42 @@ def test_a_backlog_grows_a_pool_that_shrinks_after_it_and_all_is_answered_once(
         eventually(lambda: len(pool(redis_url)) == 1, timeout_s=90)
         assert client.submit("Summarize: more", models=["small"]).result(90).text == "second"
     assert len(fake.calls) == 44
+
+
+def growth(caplog: pytest.LogCaptureFixture) -> str:
+    """How the pool grew first, as its yard says it; nothing if it did not."""
+    said = [record.getMessage() for record in caplog.records if record.name == "modelyard.yard"]
+    return next((each for each in said if "processes, 1 before" in each), "")
+
+
+@pytest.mark.timeout(300)
+def test_what_has_a_deadline_grows_a_pool_at_once_and_what_may_wait_does_not(
+    tmp_path: Path, redis_url: str, fake: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "catalog.yaml"
+    # A call takes two minutes, says the catalog, and what waits may wait for an hour.
+    slow = path.read_text().replace("timeout_s: 20", "timeout_s: 200\n    latency_s: 120", 1)
+    path.write_text(slow)
+    scale = Scale(load_catalog(path, os.environ), MOST, max_wait_s=3600.0, cooldown_s=3.0)
+    yard = Yard(redis_url, tmp_path, ["small"], flower=False, catalog=path, scale=scale)
+    urgent, patient = Gate(), Gate()
+    fake.always("provider-small", Reply(text="urgent", gate=urgent))
+    caplog.set_level(logging.INFO, "modelyard.yard")
+    with running(yard), Client(redis_url, settings=Settings(catalog=path)) as client:
+        texts = ["Summarize: a story"] * (MOST * PLACES)
+        handles = client.submit_many(texts, models=["small"], deadline_s=150.0)
+        # All of them are called long before that, by processes that were started together.
+        fake.wait_until(lambda fake: fake.in_flight == MOST * PLACES, timeout_s=90)
+        assert growth(caplog).startswith(f"small: {MOST} processes, 1 before")
+        assert "the first deadline in" in growth(caplog)
+        urgent.open()
+        assert [each.result(90).text for each in handles] == ["urgent"] * len(texts)
+        eventually(lambda: len(pool(redis_url)) == 1, timeout_s=90)
+
+        caplog.clear()
+        fake.always("provider-small", Reply(text="patient", gate=patient))
+        handles = client.submit_many(texts, models=["small"])
+        eventually(lambda: growth(caplog), timeout_s=90)
+        assert growth(caplog).startswith("small: 2 processes, 1 before")
+        patient.open()
+        assert [each.result(90).text for each in handles] == ["patient"] * len(texts)

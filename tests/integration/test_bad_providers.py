@@ -28,10 +28,10 @@ from fakes.bedrock_api import BedrockApi
 from fakes.server import Canned
 from fakes.vertex_api import VertexApi
 
-from model_workers.advance import Die
 from model_workers.caller import Answered, Caller
 from model_workers.providers import http
 from model_workers.providers.http import MAX_ANSWER_BYTES
+from modelyard.advance import Die
 from modelyard.catalog import Catalog
 from modelyard.errors import FailureKind
 from modelyard.messages import Attempt, Call, DeadReason, Request

@@ -18,6 +18,7 @@ from modelyard.catalog_file import load_catalog
 from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.settings import Settings
 from modelyard.testing import FakeProvider, Gate, Reply
+from producer.autoscale import Scale
 from producer.yard import Yard
 
 MODEL = """
@@ -201,8 +202,10 @@ def test_many_changes_under_load_lose_nothing_and_repeat_nothing(
     assert all(len(answer.attempts) == 1 for answer in answers)
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("most", [None, 2], ids=["fixed", "scaled"])
 def test_a_yard_starts_pools_for_models_that_are_new(
-    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, most: int | None
 ) -> None:
     path = tmp_path / "catalog.yaml"
     path.write_text(catalog(model("small@1"), current="small@1"))
@@ -210,10 +213,26 @@ def test_a_yard_starts_pools_for_models_that_are_new(
         monkeypatch.setenv("FAKE_URL", fake.base_url)
         monkeypatch.setenv("FAKE_KEY", KEY)
         followed = load_catalog(path, os.environ)
-        yard = Yard(redis_url, tmp_path, ["small@1"], flower=False, catalog=path, follows=followed)
+        yard = Yard(
+            redis_url,
+            tmp_path,
+            ["small@1"],
+            flower=False,
+            catalog=path,
+            follows=followed,
+            scale=Scale(followed, most) if most else None,
+        )
         with running(yard), Client(redis_url, settings=Settings(catalog=path)) as client:
             assert client.submit("one").result(60).model == "small@1"
             replace(path, catalog(model("small@1"), model("small@2"), current="small@2"))
             log = yard.log_dir / "router.log"
             eventually(lambda: ", changed: " in log.read_text(), message="the router has it")
             assert client.submit("two").result(60).model == "small@2"
+            if most is None:
+                return
+            gate = Gate()
+            fake.always("small@2", Reply(gate=gate))
+            handles = [client.submit(f"number {number}") for number in range(30)]
+            fake.wait_until(lambda fake: fake.in_flight == most * 5, timeout_s=60)
+            gate.open()
+            assert all(handle.result(60).model == "small@2" for handle in handles)

@@ -418,6 +418,18 @@ def test_a_quorum_is_enough_and_who_comes_later_is_noted(
     assert stored(client, [NEXT]).meetings["a"].ended == {1: "one", 2: "failed", 3: "three"}
 
 
+def test_where_all_are_needed_the_first_that_fails_is_the_end_of_the_wait(
+    client: FaultyRedis, worker: Claims
+) -> None:
+    first, second, third = members_of(worker, client, needs_all=True)
+    worker.settle([Join(first, "a", 1, "one", True)])
+    assert in_queue(client, NEXT) == []
+    worker.settle([Join(second, "a", 2, "failed")])
+    assert in_queue(client, NEXT) == [b"a"]
+    worker.settle([Join(third, "a", 3, "failed too")])
+    assert in_queue(client, NEXT) == [b"a"], "once"
+
+
 def test_a_member_that_was_taken_over_may_still_end(
     client: FaultyRedis, worker: Claims, rescuer: Claims
 ) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import redis
 
+from model_workers.joining import unwanted
 from model_workers.origin import Origin
-from model_workers.task import unwanted
 from modelyard.claims import settle
 from modelyard.endings import cancelled
 from modelyard.member import round_of

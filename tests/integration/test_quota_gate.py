@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model_workers.endpoints.balancer import Balancer
-from model_workers.endpoints.circuit import Circuit, Hold, Reason
 from model_workers.endpoints.desk import Place
 from model_workers.endpoints.gate import (
     TAKE,
@@ -23,12 +22,13 @@ from model_workers.endpoints.gate import (
     answers,
     script,
 )
-from model_workers.endpoints.quota import Meter, Scope, admit
 from model_workers.providers.base import Completion
 from modelyard.catalog import Catalog, Quota
+from modelyard.circuit import Circuit, Hold, Reason
 from modelyard.errors import FailureKind, ProviderError
 from modelyard.messages import Request, Usage
 from modelyard.names import ENDPOINTS_KEY_PREFIX, QUOTA_KEY_PREFIX, QUOTA_PROCESSES_KEY
+from modelyard.quota import Meter, Scope, admit
 
 NOW = 1_800_000_000.0
 
@@ -341,7 +341,9 @@ async def placed(balancer: Balancer, catalog: Catalog) -> Place | Hold:
 
 
 def circuit(balancer: Balancer) -> Circuit:
-    return balancer._desks["m"].posts[0].circuit
+    desk = balancer._desks.get("m")
+    assert desk is not None
+    return desk.posts[0].circuit
 
 
 FAILED = ProviderError(FailureKind.RETRYABLE, "no")
@@ -376,7 +378,7 @@ async def test_what_one_worker_leaves_alone_the_others_do_too_though_they_are_bu
     store = redis.Redis.from_url(redis_url)
     for _ in range(6):
         for each in (one, other):
-            each._news.set()
+            each._sharing.tell()
         await asyncio.sleep(0.1)
         assert circuit(one).is_closed and circuit(other).is_closed
         assert all(field[:1] == b"@" for field in store.hkeys(ENDPOINTS_KEY_PREFIX + "m"))
@@ -406,8 +408,23 @@ async def test_a_denial_is_not_believed_of_another_worker(redis_url: str) -> Non
     await until(lambda: store.hlen(ENDPOINTS_KEY_PREFIX + "m") == 2, "it was told")
     for _ in range(3):
         assert isinstance(await placed(other, catalog), Place)
-        other._news.set()
+        other._sharing.tell()
         await asyncio.sleep(0.1)
     assert circuit(one).why is Reason.DENIED and not circuit(one).is_closed
     for each in (one, other):
         await each.aclose()
+
+
+async def test_closing_right_after_news_does_not_wait_for_more(redis_url: str) -> None:
+    """A cancellation that came together with news was lost: a worker took a minute to stop."""
+    for pauses in range(8):
+        catalog, (one, _) = two(redis_url)
+        place = await placed(one, catalog)
+        assert isinstance(place, Place)
+        one.ended(place, ANSWERED, None)
+        await asyncio.sleep(0.1)
+        one._sharing.tell()
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await one.aclose()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_workers.advance import (
+from modelyard.advance import (
     LONGEST_HELD_S,
     LONGEST_WAIT_S,
     MOST_LIMITED,
@@ -17,8 +17,8 @@ from model_workers.advance import (
     advance,
     held,
 )
-from model_workers.endpoints.circuit import Hold, Reason
 from modelyard.catalog import Retry
+from modelyard.circuit import Hold, Reason
 from modelyard.errors import FailureKind
 from modelyard.messages import Attempt, Call, DeadReason, Lane, Part, Request
 from modelyard.plan import Accept, Decision, Plan, Step
@@ -99,6 +99,15 @@ def test_a_judge_that_was_asked_before_or_answers_too_starts_anew() -> None:
     before = [failed("judge", FailureKind.RETRYABLE)] * 3
     again = call("a", "judge", part=Part.JUDGE, before=before)
     assert advance(again, before, RETRY, NOW, 0.0) == CallNow()
+
+
+@pytest.mark.parametrize("part", [Part.MAP, Part.REDUCE])
+def test_a_piece_and_what_they_become_have_a_next_model_too(part: Part) -> None:
+    history = [failed("a", FailureKind.PERMANENT)]
+    move = advance(call("a", "b", part=part), history, RETRY, NOW, 0.0)
+    assert move == NextStep(1, "a: permanent")
+    move = advance(call("b", "a", step=1, part=part), history, RETRY, NOW, 0.0)
+    assert isinstance(move, Die)
 
 
 @pytest.mark.parametrize("part", [Part.JUDGE, Part.MEMBER, Part.SHADOW, Part.COMBINE])

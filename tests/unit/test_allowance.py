@@ -43,9 +43,13 @@ def test_names_are_read_in_any_case_and_from_any_mapping() -> None:
 
 
 def test_anthropic_tells_of_the_tokens_that_run_out_first() -> None:
-    assert read_allowance(ANTHROPIC, NOW) == Allowance(50, 49, 1.0, 10000, 5000, 30.0)
+    assert read_allowance(ANTHROPIC, NOW) == Allowance(
+        50, 49, 1.0, 10000, 5000, 30.0, tokens_of_all=False
+    )
     enough = {**ANTHROPIC, "anthropic-ratelimit-output-tokens-remaining": "10000"}
-    assert read_allowance(enough, NOW) == Allowance(50, 49, 1.0, 50000, 40000, 12.0)
+    assert read_allowance(enough, NOW) == Allowance(
+        50, 49, 1.0, 50000, 40000, 12.0, tokens_of_all=False
+    )
 
 
 def test_anthropics_limit_that_is_in_force_counts() -> None:

@@ -117,6 +117,17 @@ def test_no_place_for_what_is_not_kept(made: Call) -> None:
     assert entry_of(made, made.request, SMALL) is None
 
 
+def test_what_is_read_in_pieces_is_kept_apart_and_never_for_what_is_similar() -> None:
+    cache = CachePlan(ttl_s=60, similar=0.95, embeddings="cached_embeddings:letters")
+    whole = call(cache=cache)
+    found = {
+        part: entry_of(whole.model_copy(update={"part": part}), whole.request, SMALL)
+        for part in (Part.ANSWER, Part.MAP, Part.REDUCE)
+    }
+    assert len({entry.key for entry in found.values() if entry is not None}) == 3
+    assert [entry.likeness is None for entry in found.values() if entry] == [False, True, True]
+
+
 def test_a_sound_answer_is_kept() -> None:
     assert is_kept(call(), DRAFT, knows, 0.0)
 

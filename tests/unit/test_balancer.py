@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from model_workers.advance import Die, Later
 from model_workers.caller import Caller, Failed
 from model_workers.endpoints.balancer import Balancer
-from model_workers.endpoints.circuit import Hold, Reason
 from model_workers.endpoints.desk import Place
 from model_workers.providers.base import Completion
+from modelyard.advance import Die, Later
 from modelyard.catalog import Catalog
+from modelyard.circuit import Hold, Reason
 from modelyard.errors import FailureKind, ProviderError
 from modelyard.messages import Call, DeadReason, Request, Usage
 from modelyard.plan import Decision, Plan, Step
@@ -219,7 +219,8 @@ async def test_whatever_happens_to_calls_their_places_are_free_again() -> None:
     seen = set()
 
     async def one() -> None:
-        place = await yard.place()
+        soon = Request.of("hello", deadline=yard.clock.now + 0.02)
+        place = await yard.place(soon)
         if not isinstance(place, Place):
             return
         seen.add(place.post.line.label)
@@ -241,7 +242,7 @@ async def test_whatever_happens_to_calls_their_places_are_free_again() -> None:
                 call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         yard.clock.now += 30
-    (desk,) = yard.balancer._desks.values()
+    (desk,) = yard.balancer._desks
     assert [(post.in_flight, post.probes) for post in desk.posts] == [(0, 0)] * 3
     assert not yard.balancer._gate._in_flight
     assert len(seen) == 3

@@ -1,54 +1,17 @@
-"""What the Bedrock provider sends and signs, and what it makes of every kind of answer."""
+"""What the Bedrock provider sends, and what it makes of every kind of answer."""
 
 import json
-import sys
-import threading
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
-from fakes.bedrock_api import answer, problem, signature_problem
+from fakes.bedrock_api import answer, problem
+from fakes.bedrock_words import BASE, NOVA, ROUTER, answered, dialect, failed, read, refused, sent
 from fakes.requests import PNG, WEATHER, any_requests, broken, good_requests
-from fakes.server import Asked
 from hypothesis import given
 
 from model_workers.providers.base import Completion, Failure, Unsupported
-from model_workers.providers.bedrock import BedrockDialect, read_response
-from model_workers.providers.sigv4 import SigV4, region_of
-from modelyard.catalog import Endpoint, Model
-from modelyard.errors import FailureKind, ProviderError
+from modelyard.errors import FailureKind
 from modelyard.messages import Request, ToolCall, Usage
-
-NOW = 1_800_000_000.0
-NOVA = "us.amazon.nova-lite-v1:0"
-ROUTER = "arn:aws:bedrock:us-east-1:123456789012:default-prompt-router/anthropic.claude:1"
-BASE = httpx.URL("https://bedrock-runtime.us-east-1.amazonaws.com")
-
-
-def dialect(name: str = NOVA, key: str | None = None) -> BedrockDialect:
-    endpoint = Endpoint(base_url=str(BASE), api_key=key)
-    model = Model(name="nova", provider="bedrock", model=name, endpoints=(endpoint,))
-    return BedrockDialect(model, endpoint)
-
-
-def sent(*messages: dict[str, Any], **params: Any) -> dict[str, Any]:
-    """What goes over the wire; the fake has to have nothing against it."""
-    told = list(messages) or [{"role": "user", "content": "Salve"}]
-    request = Request.model_validate({"messages": told, "params": params})
-    body: dict[str, Any] = json.loads(dialect().encode(request))
-    assert problem(body) is None
-    return body
-
-
-def refused(*messages: dict[str, Any], **params: Any) -> str:
-    """Why nothing goes over the wire."""
-    told = list(messages) or [{"role": "user", "content": "Salve"}]
-    request = Request.model_validate({"messages": told, "params": params})
-    with pytest.raises(Unsupported) as caught:
-        dialect().encode(request)
-    return str(caught.value)
-
 
 QUESTION = {"role": "user", "content": "Weather?"}
 CALLING = {
@@ -152,6 +115,10 @@ class TestParams:
             ({"guardrailConfig": {"guardrailIdentifier": "a1", "guardrailVersion": "1"}},) * 2,
             ({"additionalModelRequestFields": {"top_k": 5}},) * 2,
             ({"parallel_tool_calls": False, "tool_choice": "none"}, {}),
+            (
+                {"anthropic_beta": ["a-1"], "additionalModelRequestFields": {"top_k": 5}},
+                {"additionalModelRequestFields": {"top_k": 5, "anthropic_beta": ["a-1"]}},
+            ),
         ],
     )
     def test_are_said_in_its_own_words(self, params: Any, body: dict[str, Any]) -> None:
@@ -205,6 +172,11 @@ class TestParams:
             ({"metadata": {str(n): "" for n in range(17)}}, ["metadata", "16"]),
             ({"max_tokens": 9, "inferenceConfig": {"maxTokens": 8}}, ["inferenceConfig.maxTokens"]),
             ({"tools": [{"type": "web_search", "name": "a"}]}, ["tools[0]"]),
+            ({"anthropic_beta": ["a b"]}, ["anthropic_beta"]),
+            (
+                {"anthropic_beta": ["a"], "additionalModelRequestFields": {"anthropic_beta": []}},
+                ["additionalModelRequestFields.anthropic_beta"],
+            ),
         ],
     )
     def test_what_it_lacks_is_refused_by_name(
@@ -225,23 +197,6 @@ class TestParams:
     @given(good_requests())
     def test_what_it_has_is_never_refused(self, request: Request) -> None:
         assert problem(json.loads(dialect().encode(request))) is None
-
-
-def read(status: int, body: Any, headers: dict[str, str] | None = None) -> Completion | Failure:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read_response(status, headers or {}, content, NOVA, NOW)
-
-
-def answered(body: Any) -> Completion:
-    outcome = read(200, body)
-    assert isinstance(outcome, Completion)
-    return outcome
-
-
-def failed(status: int, body: Any, headers: dict[str, str] | None = None) -> Failure:
-    outcome = read(status, body, headers)
-    assert isinstance(outcome, Failure)
-    return outcome
 
 
 class TestAnswer:
@@ -375,161 +330,3 @@ class TestError:
         assert failure.message == (
             "HTTP 403 InvalidSignatureException: The signature we calculated is another one."
         )
-
-
-class TestRegion:
-    @pytest.mark.parametrize(
-        ("address", "given", "region"),
-        [
-            ("https://bedrock-runtime.eu-west-1.amazonaws.com", None, "eu-west-1"),
-            ("https://bedrock-runtime-fips.us-gov-west-1.amazonaws.com", None, "us-gov-west-1"),
-            ("https://v-1.bedrock-runtime.us-east-1.vpce.amazonaws.com", None, "us-east-1"),
-            ("https://bedrock-runtime.eu-west-1.amazonaws.com", "us-west-2", "us-west-2"),
-            ("https://proxy.example", None, ""),
-        ],
-    )
-    def test_is_given_or_follows_from_the_host(
-        self, address: str, given: str | None, region: str
-    ) -> None:
-        assert region_of(Endpoint(base_url=address, region=given)) == region
-
-
-CONTENT = b'{"messages":[]}'
-
-
-def call() -> httpx.Request:
-    url = dialect(ROUTER).address(BASE)
-    return httpx.Request("POST", url, content=CONTENT, headers={"content-type": "application/json"})
-
-
-class Keys:
-    """Credentials that run out when a test says so."""
-
-    def __init__(self) -> None:
-        self.is_old = False
-        self.renewed = 0
-        self.problem: Exception | None = None
-
-    def refresh_needed(self) -> bool:
-        return self.is_old
-
-    def get_frozen_credentials(self) -> Any:
-        if self.problem is not None:
-            raise self.problem
-        if self.is_old:
-            # Asking AWS takes its time, and the loop has other calls to see to.
-            assert threading.current_thread() is not threading.main_thread()
-            self.renewed += 1
-        self.is_old = False
-        return SimpleNamespace(access_key=f"AKID{self.renewed}")
-
-
-class StandIn:
-    """As much of botocore as the signer calls, by its documented names."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, keys: Keys | None) -> None:
-        self.searches = 0
-        self.signed: list[Any] = []
-
-        def get_session() -> Any:
-            self.searches += 1
-            return SimpleNamespace(get_credentials=lambda: keys)
-
-        def sigv4_auth(frozen: Any, service: str, region: str) -> Any:
-            def add_auth(request: Any) -> None:
-                self.signed.append(request)
-                request.headers["Authorization"] = f"{frozen.access_key}/{region}/{service}"
-                request.headers["X-Amz-Date"] = "20260101T000000Z"
-
-            return SimpleNamespace(add_auth=add_auth)
-
-        parts: dict[str, dict[str, Any]] = {
-            "": {},
-            ".session": {"get_session": get_session},
-            ".auth": {"SigV4Auth": sigv4_auth},
-            ".awsrequest": {"AWSRequest": SimpleNamespace},
-        }
-        for name, members in parts.items():
-            module = ModuleType(f"botocore{name}")
-            vars(module).update(members)
-            monkeypatch.setitem(sys.modules, f"botocore{name}", module)
-
-
-class TestSignature:
-    async def test_is_over_the_call_as_it_is_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        botocore = StandIn(monkeypatch, Keys())
-        message = call()
-        await SigV4("us-east-1").sign(message, CONTENT)
-        assert message.headers["authorization"] == "AKID0/us-east-1/bedrock"
-        assert message.headers["x-amz-date"] == "20260101T000000Z"
-        (signed,) = botocore.signed
-        assert (signed.method, signed.url, signed.data) == ("POST", str(message.url), CONTENT)
-
-    async def test_credentials_are_looked_for_once_and_renewed_when_due(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        keys = Keys()
-        botocore = StandIn(monkeypatch, keys)
-        signer = SigV4("us-east-1")
-        seen = []
-        for is_old in (False, False, True, False):
-            keys.is_old = is_old
-            message = call()
-            await signer.sign(message, b"a" * 300_000)
-            seen.append(message.headers["authorization"].split("/")[0])
-        assert seen == ["AKID0", "AKID0", "AKID1", "AKID1"]
-        assert botocore.searches == 1
-
-    async def test_without_credentials_says_where_to_put_them(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        StandIn(monkeypatch, None)
-        with pytest.raises(ProviderError, match="AWS_ACCESS_KEY_ID") as caught:
-            await SigV4("us-east-1").sign(call(), CONTENT)
-        assert caught.value.kind == FailureKind.DENIED
-
-    async def test_without_a_region_asks_for_one(self) -> None:
-        with pytest.raises(ProviderError, match="region") as caught:
-            await SigV4("").sign(call(), CONTENT)
-        assert caught.value.kind == FailureKind.DENIED
-
-    @pytest.mark.parametrize(
-        ("problem", "kind"),
-        [
-            (type("MetadataRetrievalError", (Exception,), {})("secret"), FailureKind.RETRYABLE),
-            (type("UnauthorizedSSOTokenError", (Exception,), {})("secret"), FailureKind.DENIED),
-        ],
-    )
-    async def test_what_keeps_credentials_away_is_named_and_no_more(
-        self, monkeypatch: pytest.MonkeyPatch, problem: Exception, kind: FailureKind
-    ) -> None:
-        keys = Keys()
-        keys.problem = problem
-        StandIn(monkeypatch, keys)
-        with pytest.raises(ProviderError, match=type(problem).__name__) as caught:
-            await SigV4("us-east-1").sign(call(), CONTENT)
-        assert caught.value.kind == kind
-        assert "secret" not in str(caught.value)
-
-    async def test_without_botocore_says_what_to_install(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setitem(sys.modules, "botocore", None)
-        monkeypatch.setitem(sys.modules, "botocore.session", None)
-        with pytest.raises(ProviderError, match=r"pip install modelyard\[bedrock\]") as caught:
-            await SigV4("us-east-1").sign(call(), CONTENT)
-        assert caught.value.kind == FailureKind.DENIED
-
-    async def test_of_botocore_itself_is_what_aws_would_calculate(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG")
-        monkeypatch.setenv("AWS_SESSION_TOKEN", "IQoJtoken")
-        message = call()
-        await SigV4("us-east-1").sign(message, CONTENT)
-        headers = {name.lower(): value for name, value in message.headers.items()}
-        asked = Asked(message.url.raw_path.decode(), headers, CONTENT)
-        wrong = signature_problem(asked, "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", "us-east-1")
-        assert wrong is None
-        assert "x-amz-security-token" in headers["authorization"]

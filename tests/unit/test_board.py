@@ -15,7 +15,7 @@ from model_workers.endpoints.board import (
     encode_loads,
     read,
 )
-from model_workers.endpoints.circuit import Circuit, Reason
+from modelyard.circuit import Circuit, Reason
 
 NOW = 1_800_000_000.0
 

@@ -338,8 +338,8 @@ class TestMistakes:
             "catalog.yaml:13: route 'default', rule 2: 'models' must not be empty",
             "catalog.yaml:14: route 'default', otherwise: unknown model 'smal' "
             "(did you mean 'small'?)",
-            "catalog.yaml:15: catalog: unknown key 'extra' (known: budgets, models, quotas, "
-            "routes)",
+            "catalog.yaml:15: catalog: unknown key 'extra' (known: aliases, budgets, models, "
+            "quotas, routes)",
         )
 
     @settings(deadline=None)

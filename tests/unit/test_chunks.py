@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelyard import chunks
+from modelyard.chunks import split
 from modelyard.tokens import estimate_tokens
-from producer import chunks
-from producer.chunks import split
 
 SENTENCE = "The pump was stopped at noon, and the night shift found the valve open. "
 PARAGRAPH = (SENTENCE * 4).strip()

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_workers.endpoints.circuit import (
+from modelyard.catalog import Breaker
+from modelyard.circuit import (
     CLOSED,
     Circuit,
     Reason,
@@ -12,7 +13,6 @@ from model_workers.endpoints.circuit import (
     failed,
     opened,
 )
-from modelyard.catalog import Breaker
 from modelyard.errors import FailureKind as K
 
 BREAKER = Breaker(failures=3, failure_rate=0.5, window_s=30, cooldown_s=4, longest_s=20)

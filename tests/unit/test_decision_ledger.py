@@ -215,6 +215,14 @@ def test_text_is_kept_only_where_it_was_asked_for() -> None:
                 assert Request.decode(read(written).request or {}) == CALL.request
 
 
+def test_the_text_of_a_piece_is_never_kept_as_if_somebody_had_asked_it() -> None:
+    part = CALL.model_copy(update={"part": Part.MAP, "origin": "r1"})
+    draft = Draft(model="small", text=SECRET)
+    written = part_entry("r1:1", part, draft, ATTEMPTS, 1_002.0, keep_text=True)
+    assert read(written).kind == "member"
+    assert read(written).request is None
+
+
 @given(
     text=st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=40).filter(
         lambda text: bool(text.strip())

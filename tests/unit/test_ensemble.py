@@ -4,14 +4,22 @@ import json
 from typing import Any
 
 from model_workers.combine import Combined
-from model_workers.ensemble import attempts_of, death, drafts_of, members_of, without
+from model_workers.ensemble import (
+    attempts_of,
+    death,
+    drafts_of,
+    members_of,
+    missing,
+    numbered,
+    without,
+)
 from modelyard.claims import Ack, Claimed, End, Join
 from modelyard.endings import buried
 from modelyard.errors import FailureKind
 from modelyard.member import Member
 from modelyard.messages import Attempt, Call, DeadReason, Draft, Lane, Part, Request
 from modelyard.names import CALL_TASK, member_of
-from modelyard.plan import Combine, Decision, Plan, Step, Strategy
+from modelyard.plan import Combine, Decision, Pieces, Plan, Step, Strategy
 from router_worker.spread import is_spread, spread
 
 NOW = 1_000.0
@@ -46,6 +54,19 @@ def test_a_death_has_the_reason_that_all_members_share() -> None:
     assert "2 of 3 did not answer in time" in late.message
 
 
+def test_a_request_in_pieces_dies_of_the_first_that_is_not_there() -> None:
+    assert missing({1: ONE, 2: ONE}, 2) is None
+    dead = missing({1: ONE, 2: TWO}, 3)
+    assert dead is not None
+    assert (dead.reason, dead.message) == (DeadReason.EXHAUSTED, "piece 2 of 3: no")
+    late = missing({2: ONE}, 3)
+    assert late is not None
+    assert late.reason is DeadReason.EXPIRED
+    assert late.message == "piece 1 and 1 more of 3 did not end in time"
+    fields = {b"m2": TWO.model_dump_json().encode(), b"need": b"2"}
+    assert numbered(fields) == {2: TWO}
+
+
 def test_the_drafts_of_an_answer_are_those_that_were_not_taken() -> None:
     drafts = [Draft(model=model, text=text) for model, text in ("ax", "bx", "cy")]
     assert without(Combined.of(drafts[1]), drafts) == [drafts[0], drafts[2]]
@@ -56,7 +77,7 @@ def call(plan: Plan, **request: Any) -> Call:
     decision = Decision(
         route="default", intent="other", why="", input_tokens=1, decided_at=NOW, plan=plan
     )
-    return Call(request=Request.of("hello", **request), decision=decision)
+    return Call(request=Request.of(request.pop("text", "hello"), **request), decision=decision)
 
 
 STEPS = tuple(Step(model=model) for model in "abc")
@@ -106,6 +127,30 @@ def test_a_judge_combines_on_its_own_queue_when_the_quorum_is_there() -> None:
     envelope = json.loads(join.message)
     assert envelope["headers"]["id"] == "id"
     assert envelope["properties"]["reply_to"] == "r"
+
+
+def test_each_piece_is_a_message_of_its_own_and_the_last_question_has_the_whole() -> None:
+    pieces = Pieces(count=3, piece_tokens=200, asked_tokens=300, answer_tokens=80, final_tokens=400)
+    plan = Plan(strategy=Strategy.MAP_REDUCE, steps=STEPS, pieces=pieces)
+    text = "The pump was stopped at noon. " * 70
+    asked = call(plan, text=text, lane=Lane.BATCH, deadline=NOW + 90)
+    assert is_spread(asked)
+    join, messages = sent(asked)
+    assert [queue for queue, _, _ in messages] == ["batch.model.a"] * 3
+    assert [member_of(each["id"], each["parent_id"]) for _, each, _ in messages] == [
+        ("id", 1),
+        ("id", 2),
+        ("id", 3),
+    ]
+    assert {(each.part, each.step, each.origin) for _, _, each in messages} == {(Part.MAP, 0, "id")}
+    assert all(
+        f"part {at} of 3" in each.request.text for at, (_, _, each) in enumerate(messages, 1)
+    )
+    assert (join.need, join.members, join.needs_all, join.anywhere) == (3, 3, True, False)
+    assert (join.within_ms, join.last_ms, join.queue) == (90_000, 90_000, "batch.model.a")
+    (payload,) = json.loads(json.loads(join.message)["body"])[0]
+    last = Call.decode(payload)
+    assert (last.part, last.request) == (Part.REDUCE, asked.request)
 
 
 def test_a_shadow_goes_beside_the_request() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore
 
-from model_workers.advance import Die
 from model_workers.exits import Exits
 from model_workers.origin import Origin
+from modelyard.advance import Die
 from modelyard.catalog import Catalog
 from modelyard.claims import Ack, Back, End, Hop, Join, Record
 from modelyard.errors import RequestFailed
@@ -153,3 +153,23 @@ def test_what_is_put_back_remembers_how_many_workers_it_outlived() -> None:
     hop = exits().hop(origin, call(step=1), "next").settlement
     assert isinstance(hop, Hop)
     assert "modelyard-deliveries" not in json.loads(hop.message)["headers"]
+
+
+def test_budgets_are_told_of_the_calls_that_they_do_not_know_yet() -> None:
+    """Those of pieces and members were counted as they ended."""
+    known, new = (
+        Attempt(model="a", endpoint="e", started_at=NOW, duration_ms=1.0, cost_usd=usd)
+        for usd in (0.25, 0.5)
+    )
+    last = call(Part.REDUCE)
+    last = last.model_copy(
+        update={"decision": last.decision.model_copy(update={"budgets": ("*/*",)})}
+    )
+    ends = [
+        exits().answered(ORIGIN, last, (known, new), DRAFT, billed=1).settlement,
+        exits().dead(ORIGIN, last, (known, new), DIE, billed=1).settlement,
+    ]
+    for end in ends:
+        assert isinstance(end, End)
+        assert json.loads(end.bill)["nano_usd"] == "500000000"
+        assert end.joined

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from modelyard import transport
 from modelyard.beat import SLACK_S, Beat, NodeState
 from modelyard.claims import LEASE_S
+from modelyard.finding import Level
 from modelyard.health import (
     LOST_S,
     Broker,
-    Level,
     Limits,
     QueueState,
     Report,
@@ -178,7 +178,7 @@ def test_only_what_was_asked_about_is_judged() -> None:
 
 @pytest.mark.parametrize(
     ("dead", "level"),
-    [(79, Level.HEALTHY), (80, Level.WARNING), (99, Level.WARNING), (100, Level.UNHEALTHY)],
+    [(79, Level.HEALTHY), (80, Level.ALERT), (99, Level.ALERT), (100, Level.UNHEALTHY)],
 )
 def test_dead_letters_near_their_limit_are_told_and_at_it_unhealthy(
     dead: int, level: Level

@@ -219,6 +219,30 @@ async def test_an_answer_that_calls_a_tool(stand: Stand) -> None:
     assert (found.finish_reason, found.tool_calls[0].function.name) == ("tool_calls", "now")
 
 
+async def test_what_litellm_wants_back_with_a_call_goes_back(stand: Stand) -> None:
+    call = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "weather", "arguments": "{}"},
+        "provider_specific_fields": {"thought_signature": "c2ln"},
+    }
+    blocks = [{"type": "thinking", "thinking": "So.", "signature": "EqQ"}]
+    stand.act = lambda: answer("tool_calls", tool_calls=[call], thinking_blocks=blocks)
+    said = await provider().complete(HELLO)
+    asked = Request.model_validate(
+        {
+            "messages": [
+                {"role": "user", "content": "Weather?"},
+                {"role": "assistant", "tool_calls": [each.encode() for each in said.tool_calls]},
+                {"role": "tool", "tool_call_id": "call_1", "content": "Sunny"},
+            ]
+        }
+    )
+    await provider().complete(asked)
+    told = stand.calls[-1]["messages"][1]
+    assert (told["tool_calls"], told["thinking_blocks"]) == ([call], blocks)
+
+
 async def test_an_answer_that_is_none(stand: Stand) -> None:
     stand.act = lambda: answer("content_filter", content=None)
     assert (await failure()).kind is FailureKind.REFUSED

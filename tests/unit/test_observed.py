@@ -48,3 +48,12 @@ def test_the_calls_of_an_ensemble_count_once() -> None:
     whole = entry(strategy="ensemble", calls=slow)
     seen = observer(*[entry(kind="member"), whole] * LEAST).observed()
     assert seen.latency_s == {"small": pytest.approx(0.2)}
+
+
+def test_of_a_request_in_pieces_the_pieces_tell_and_not_how_long_an_answer_is() -> None:
+    slow = {"small": {"made": 1, "failed": 0, "answered_s": 4.0}}
+    whole = entry(strategy="map_reduce", calls=slow)
+    piece = entry(kind="member", strategy="map_reduce", output_tokens=64)
+    seen = observer(*[piece, whole] * LEAST).observed()
+    assert seen.latency_s == {"small": pytest.approx(0.2)}
+    assert seen.output_tokens == {}

@@ -395,6 +395,117 @@ class TestWhoMaySee:
         assert steps(decide(Request.of("x"), strict, NOW)) == ["cheap", "middle"]
 
 
+class TestTooLong:
+    """A request that no candidate holds, where the route has it cut."""
+
+    TEXT = "The pump was stopped at noon, and the night shift found the valve open. " * 400
+    LONG = Request.of(TEXT)
+
+    @staticmethod
+    def yard(target: Any = ("tight", "wide"), **route: Any) -> Catalog:
+        models = (
+            remote("tight", 1.0, 0.5, context_tokens=2_000, max_output_tokens=300),
+            remote("tighter", 0.5, 0.5, context_tokens=1_000, max_output_tokens=300),
+            remote("wide", 5.0, 0.7, context_tokens=4_000, max_output_tokens=300),
+            remote("huge", 20.0, 0.9, context_tokens=100_000),
+            Model(name="support", provider="people"),
+        )
+        given = {"too_long": "map_reduce", "otherwise": target, **route}
+        return Catalog(models=models, routes={"default": Route.model_validate(given)})
+
+    def test_its_models_take_it_in_pieces(self) -> None:
+        found = decide(self.LONG, self.yard(), NOW)
+
+        plan = found.plan
+        assert (plan.strategy, steps(found)) == (Strategy.MAP_REDUCE, ["tight", "wide"])
+        assert plan.pieces is not None
+        assert plan.pieces.count > 3
+        assert f"too long for its models: in {plan.pieces.count} pieces" in found.why
+        assert plan.words == f"in {plan.pieces.count} pieces to tight then wide"
+        assert [each.model for each in found.excluded] == ["tight", "wide"]
+        assert "do not fit the 1,700" in found.excluded[0].why
+        assert Decision.decode(found.encode()) == found
+
+    def test_the_first_decides_the_pieces_and_who_can_t_hold_them_is_left_out(self) -> None:
+        wide_first = decide(self.LONG, self.yard(("wide", "tight")), NOW)
+        assert steps(wide_first) == ["wide"]
+        with_tighter = decide(self.LONG, self.yard(("tight", "tighter", "wide")), NOW)
+        assert steps(with_tighter) == ["tight", "wide"]
+        # It is too long for this one even so: its answers would be too short.
+        alone = self.yard(("tighter",))
+        with pytest.raises(Unroutable, match=r"in pieces: tighter: it takes \d+ parts.* Use a mod"):
+            decide(Request.of(self.TEXT * 2), alone, NOW)
+        found = decide(Request.of(self.TEXT * 2), self.yard(("tighter", "wide")), NOW)
+        assert steps(found) == ["wide"]
+
+    def test_whoever_holds_it_whole_comes_first(self) -> None:
+        assert decide(self.LONG, self.yard(("tight", "huge")), NOW).plan.pieces is None
+        assert steps(decide(self.LONG, self.yard(("tight", "huge")), NOW)) == ["huge"]
+        handed = decide(self.LONG, self.yard(("tight", "support")), NOW)
+        assert handed.plan.strategy is Strategy.HANDOFF
+        rule = {"when": {"min_tokens": 0}, "intent": "i", "models": ["tight"]}
+        eased = self.yard(("huge",), rules=[rule], if_none="otherwise")
+        assert steps(decide(self.LONG, eased, NOW)) == ["huge"]
+        # Nor does the safe choice hold it: the route's own choice is cut, not that.
+        both = self.yard(("wide",), rules=[rule], if_none="otherwise")
+        assert steps(decide(self.LONG, both, NOW)) == ["tight"]
+
+    def test_without_the_switch_it_is_refused_and_a_target_has_its_own(self) -> None:
+        for yard in (
+            self.yard(too_long="refuse"),
+            self.yard({"models": ["tight"], "too_long": "refuse"}),
+        ):
+            with pytest.raises(Unroutable, match="do not fit") as refused:
+                decide(self.LONG, yard, NOW)
+            assert "pieces" not in str(refused.value)
+        own = self.yard({"models": ["tight"], "too_long": "map_reduce"}, too_long="refuse")
+        assert decide(self.LONG, own, NOW).plan.pieces is not None
+        pinned = self.LONG.model_copy(update={"models": ("tight",)})
+        assert decide(pinned, self.yard(), NOW).plan.pieces is not None
+
+    def test_length_must_be_the_only_obstacle(self) -> None:
+        europe = self.LONG.model_copy(update={"limits": Limits(region="eu")})
+        with pytest.raises(Unroutable, match="not listed for region 'eu'"):
+            decide(europe, self.yard(), NOW)
+        good = self.LONG.model_copy(update={"limits": Limits(quality_floor=0.6)})
+        assert steps(decide(good, self.yard(), NOW)) == ["wide"]
+
+    def test_limits_are_those_of_all_its_calls(self) -> None:
+        free = decide(
+            self.LONG.model_copy(update={"limits": Limits(max_cost_usd=1)}), self.yard(), NOW
+        )
+        (one, _) = free.estimates
+        pieces = free.plan.pieces
+        assert pieces is not None
+        tokens = pieces.count * (pieces.asked_tokens + pieces.answer_tokens) + pieces.final_tokens
+        assert one.cost_usd == pytest.approx((tokens + found_output(free)) * 1e-6)
+        poor = self.LONG.model_copy(update={"limits": Limits(max_cost_usd=0.9 * one.cost_usd)})
+        with pytest.raises(Unroutable, match=r"tight: about \$.* is over .* in \d+ pieces"):
+            decide(poor, self.yard(("tight",)), NOW)
+
+    def test_the_cheapest_is_asked_first_where_that_is_chosen(self) -> None:
+        yard = self.yard({"models": ["wide", "tight"], "choose": "cheapest"})
+        assert steps(decide(self.LONG, yard, NOW)) == ["tight", "wide"]
+
+    @pytest.mark.parametrize("strategy", ["cascade", "ensemble"])
+    def test_it_is_neither_a_cascade_nor_an_ensemble(self, strategy: str) -> None:
+        accept = {"accept": {"judge": "wide"}} if strategy == "cascade" else {}
+        target = {"models": ["tight", "wide"], "strategy": strategy, **accept}
+        found = decide(self.LONG, self.yard(target, after=["strip_reasoning"]), NOW)
+        assert found.plan.strategy is Strategy.MAP_REDUCE
+        assert (found.plan.accept, found.plan.combine) == (None, None)
+        assert found.plan.after
+
+    def test_a_request_with_tools_is_refused_with_the_reason(self) -> None:
+        tools = self.LONG.model_copy(update={"params": {"tools": [{"type": "function"}]}})
+        with pytest.raises(Unroutable, match="requests with tools are not cut"):
+            decide(tools, self.yard(), NOW)
+
+
+def found_output(found: Decision) -> int:
+    return min(found.output_tokens, 300)
+
+
 def test_where_the_classifier_fails_rules_carry_on_also_on_a_learned_route() -> None:
     rule = {"when": {"keywords": ["refund"]}, "intent": "refund", "models": ["dear"]}
     yard = catalog(

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from model_workers import finish as finishing
-from model_workers.advance import Die
 from model_workers.caller import Answered, Failed
 from model_workers.finish import Standing, Unfinished, finish
 from model_workers.providers.base import Completion
+from modelyard.advance import Die
 from modelyard.catalog import Model, Price
 from modelyard.messages import Attempt, Call, DeadReason, Draft, Part, Request, ToolCall, Usage
 from modelyard.plan import Decision, Plan

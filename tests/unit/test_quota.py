@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_workers.endpoints.quota import Meter, admit
 from modelyard import holdings
+from modelyard.quota import Meter, admit
 
 LIMITS = st.sampled_from([1.0, 2.0, 3.0, 10.0, 60.0, 500.0])
 

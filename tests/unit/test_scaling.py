@@ -1,19 +1,36 @@
 """How many processes a pool should have, and the laws that hold for every load."""
 
+import math
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.scaling import Load, Rule, State, begun, needed, resized, seen, wanted
+from producer.scaling import (
+    STARTS_S,
+    Due,
+    Load,
+    Rule,
+    State,
+    begun,
+    needed,
+    resized,
+    seen,
+    wanted,
+)
 
 RULE = Rule(concurrency=10, latency_s=1.0, wait_s=10.0, at_most=8, cooldown_s=30.0)
+
+dues = st.lists(
+    st.builds(Due, requests=st.integers(1, 1000), in_s=st.floats(-100.0, 1000.0)), max_size=5
+).map(tuple)
 
 loads = st.builds(
     Load,
     queued=st.integers(0, 100_000),
     in_flight=st.integers(0, 500),
     oldest_age_s=st.none() | st.floats(0.0, 1e6),
+    due=dues,
 )
 
 
@@ -146,3 +163,38 @@ def test_a_short_lull_does_not_shrink_a_pool() -> None:
         busy = Load(0, 38) if now % 20 == 0 else Load(0, 0)
         state = seen(state, busy, float(now))
         assert wanted(state, float(now)) == 4
+
+
+@given(rules(), loads, dues)
+def test_a_deadline_never_needs_less_and_a_nearer_one_never_needs_less(
+    rule: Rule, load: Load, due: tuple[Due, ...]
+) -> None:
+    found = needed(replace(load, due=due), rule)
+    assert found >= needed(replace(load, due=()), rule)
+    nearer = tuple(replace(each, in_s=each.in_s / 2) for each in due)
+    assert needed(replace(load, due=nearer), rule) >= found
+
+
+@given(rules(), loads)
+def test_what_is_too_late_needs_nobody(rule: Rule, load: Load) -> None:
+    late = tuple(replace(each, in_s=min(0.0, each.in_s)) for each in load.due)
+    assert needed(replace(load, due=late), rule) == needed(replace(load, due=()), rule)
+
+
+@given(
+    in_flight=st.integers(0, 500),
+    requests=st.integers(1, 1000),
+    in_s=st.floats(STARTS_S + 0.1, 1000.0),
+    latency_s=st.floats(0.1, 100.0),
+    concurrency=st.integers(1, 200),
+)
+def test_what_has_a_deadline_is_called_before_it_by_as_many_as_are_needed(
+    in_flight: int, requests: int, in_s: float, latency_s: float, concurrency: int
+) -> None:
+    rule = Rule(concurrency, latency_s, wait_s=1e9, at_least=0, at_most=10_000)
+    load = Load(requests, in_flight, due=(Due(requests, in_s),))
+    # What is called now keeps its places; the others come once their processes have started, and
+    # each calls one after the other.
+    places = needed(load, rule) * concurrency - in_flight
+    begins_s = STARTS_S + (math.ceil(requests / places) - 1) * latency_s
+    assert begins_s < in_s + 1e-6

@@ -7,8 +7,8 @@ that failed together do not come back together.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model_workers.endpoints.circuit import Hold, Reason
 from modelyard.catalog import Retry
+from modelyard.circuit import Hold, Reason
 from modelyard.errors import FailureKind
 from modelyard.messages import Attempt, Call, DeadReason, Lane, Part
 
@@ -24,6 +24,9 @@ ever."""
 
 LONGEST_HELD_S = 2.0
 """A call that no endpoint takes waits for so long in the worker: the room is for others, too."""
+
+GO_ON = frozenset({Part.ANSWER, Part.MAP, Part.REDUCE})
+"""What another model may do as well."""
 
 ENDS = {FailureKind.INVALID: DeadReason.INVALID, FailureKind.REFUSED: DeadReason.REFUSED}
 """What a request died of, where its last attempt tells more than that all were tried."""
@@ -79,8 +82,8 @@ def advance(
     `attempts` starts with those that the call came with, which were made elsewhere; `now` is in
     seconds since the epoch; `draw` is a random number from 0 to 1; `elsewhere`: another endpoint of
     the model can take the call at once. A success never comes here: what follows it is the plan's
-    strategy to say. Only who answers the request itself has a next step; who has none waits for a
-    limit, without spending one of its calls on it.
+    strategy to say. Who answers the request itself, or a piece of it, may have a next step; who has
+    none waits for a limit, without spending one of its calls on it.
     """
     deadline = call.request.deadline
     if deadline is not None and now >= deadline:
@@ -166,8 +169,8 @@ def held(call: Call, held: Hold, retry: Retry, now: float, waited_s: float = 0.0
 
 
 def has_next_step(call: Call) -> bool:
-    """Return whether another model may answer it: only who answers the request itself has one."""
-    return call.part is Part.ANSWER and call.step + 1 < len(call.decision.plan.steps)
+    """Return whether another model may answer it: the members of an ensemble have none."""
+    return call.part in GO_ON and call.step + 1 < len(call.decision.plan.steps)
 
 
 def brief(attempt: Attempt) -> str:

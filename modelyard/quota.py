@@ -36,7 +36,12 @@ class Meter:
     @classmethod
     def per_minute(cls, limit: float) -> "Meter":
         """Return the meter that lets through `limit` in any minute."""
-        return cls(60.0 / (limit * (1.0 - AT_ONCE - SPARE)), max(1.0, AT_ONCE * limit))
+        return cls.of(limit, 60.0)
+
+    @classmethod
+    def of(cls, limit: float, window_s: float) -> "Meter":
+        """Return the meter that lets through `limit` in any so many seconds."""
+        return cls(window_s / (limit * (1.0 - AT_ONCE - SPARE)), max(1.0, AT_ONCE * limit))
 
     def share(self, share: float) -> "Meter":
         """Return the meter of so great a share of it."""

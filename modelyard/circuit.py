@@ -10,6 +10,7 @@ however many calls there are.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -44,6 +45,9 @@ ROWS: Final = 2
 """So many times `breaker.failures` in a row open a circuit, whatever was answered before: what
 was busy and goes down would else have to fail as often as it answered.
 """
+
+PROBE_WAIT_S: Final = 0.2
+"""How long a call waits for a probe of another to come to its end."""
 
 JITTER: Final = 0.25
 """Waits are drawn from so much less to so much more, so that workers do not come back together."""
@@ -167,6 +171,27 @@ def admits(circuit: Circuit, breaker: Breaker, probes: int, now: float) -> bool:
     if circuit.why is Reason.LIMITED:
         most += int(LIMITED_RAMP_PER_S * (now - circuit.until))
     return probes < most
+
+
+def hold(every: Sequence[Circuit], now: float) -> Hold:
+    """Return for how long none of a model's endpoints takes a call: the first that may again
+    counts.
+    """
+    first = min(every, key=lambda circuit: max(circuit.until, now))
+    why = first.why
+    # The mildest reason: one endpoint that is at its limit will answer.
+    probed = not first.is_open(now)
+    others = any(circuit.why is not Reason.DENIED for circuit in every)
+    if why is Reason.DENIED and (others or probed):
+        why = Reason.FAILING
+    wait_s = max(PROBE_WAIT_S, first.until - now)
+    words = {
+        Reason.FAILING: "fails",
+        Reason.LIMITED: "is at its limit",
+        Reason.DENIED: "denies our calls",
+    }
+    whose = "its endpoint" if len(every) == 1 else f"each of its {len(every)} endpoints"
+    return Hold(wait_s, why, f"{whose} {words[why]}, next try in {wait_s:.1f} s")
 
 
 def fade(circuit: Circuit, breaker: Breaker, now: float) -> Circuit:

@@ -80,7 +80,8 @@ def beside_litellm(options: argparse.Namespace) -> Measured | None:
 def over_endpoints(options: argparse.Namespace) -> Measured:
     """Three endpoints of one model, beside LiteLLM's Router."""
     seconds = 25.0 if options.quick else balancing.SECONDS
-    measured = balancing.run(install=not options.no_install, seconds=seconds)
+    rounds = options.rounds or (1 if options.quick else balancing.ROUNDS)
+    measured = balancing.run(install=not options.no_install, seconds=seconds, rounds=rounds)
     return measured, balancing.table(measured)
 
 

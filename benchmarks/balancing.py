@@ -5,26 +5,29 @@ python -m benchmarks balancing [--rounds N] [--no-install]
 One endpoint is steady, one dies and comes back, one has a limit that it enforces
 (`benchmarks.moody_endpoint`). Both systems know the same of them: the addresses, and the limit.
 LiteLLM's Router is the library, in a process of its own without a proxy, with three retries, a
-cooldown of 5 s and its checks before calls. modelyard has the same cooldown, and asks each endpoint
-once a second whether it lives (`probe`), which the library has not.
+cooldown of 5 s and its checks before calls. modelyard has its defaults, whose cooldown is 5 s, too.
+
+How long the endpoint is dead differs from round to round: else a cooldown that ends just then by
+chance would look like a fast recovery.
 """
 
 import contextlib
 import json
+import math
 import random
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.environment import Environment, NoEnvironment
 from benchmarks.litellm_proxy import ENVIRONMENT
-from benchmarks.moody_endpoint import BACK_AT_S, DIES_AT_S, NAMES, PER_MINUTE
+from benchmarks.moody_endpoint import DIES_AT_S, NAMES, PER_MINUTE
 from benchmarks.pace import arrivals, paced
 from benchmarks.process import ROOT, process
 from benchmarks.results import markdown_table, percentile, stamp
@@ -37,6 +40,9 @@ from producer.commands import model_command, router_command
 
 RATE_PER_S: Final = 20.0
 SECONDS: Final = 40.0
+ROUNDS: Final = 3
+DEAD_S: Final = (6.0, 14.0)
+"""For how long the endpoint is dead, at least and at most."""
 TIMEOUT_S: Final = 120.0
 STRATEGIES: Final = ("simple-shuffle", "usage-based-routing-v2")
 TEXT: Final = "Where does this wagon go?"
@@ -46,9 +52,7 @@ models:
   - name: small
     provider: openai
     timeout_s: 20
-    retry: {{calls: 4, base_s: 0.5}}
-    breaker: {{failures: 3, cooldown_s: 5, longest_s: 5}}
-    probe: {{every_s: 1}}
+    retry: {{calls: 4}}
     endpoints:
       - {{name: steady, base_url: "{steady}"}}
       - {{name: dying, base_url: "{dying}"}}
@@ -58,12 +62,15 @@ routes:
     otherwise: [small]
 """
 
+System = Callable[[Mapping[str, str], Sequence[float]], list[tuple[bool, float]]]
+"""Makes calls at these seconds; says for each whether it was answered, and after how many ms."""
+
 
 @contextlib.contextmanager
-def endpoints() -> Iterator[dict[str, str]]:
-    """Start the endpoints, and yield where they are."""
+def endpoints(back_at_s: float) -> Iterator[dict[str, str]]:
+    """Start the endpoints, and yield where they are. One is dead until `back_at_s`."""
     child = subprocess.Popen(
-        leashed([sys.executable, "-m", "benchmarks.moody_endpoint"]),
+        leashed([sys.executable, "-m", "benchmarks.moody_endpoint", f"{back_at_s:.2f}"]),
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -164,7 +171,9 @@ def figures(results: Sequence[tuple[bool, float]], report: Mapping[str, Any]) ->
     }
 
 
-def run(*, install: bool = True, seconds: float = SECONDS, seed: int = 5) -> dict[str, Any]:
+def run(
+    *, install: bool = True, seconds: float = SECONDS, rounds: int = ROUNDS, seed: int = 5
+) -> dict[str, Any]:
     """Measure all; return it as plain JSON values. Without LiteLLM, ours alone."""
     environment: Environment | None = ENVIRONMENT
     try:
@@ -175,50 +184,79 @@ def run(*, install: bool = True, seconds: float = SECONDS, seed: int = 5) -> dic
     except NoEnvironment as error:
         print(f"balancing: LiteLLM is left out: {error}", file=sys.stderr)
         environment = None
-    at_s = arrivals(RATE_PER_S, seconds, random.Random(seed))
-    systems: dict[str, Any] = {}
-    with endpoints() as where:
-        results = ours(where, at_s)
-        systems["modelyard"] = figures(results, tell(where["control"] + "/report"))
-    for strategy in STRATEGIES if environment is not None else ():
-        assert environment is not None
-        with endpoints() as where:
-            results = theirs(where, at_s, strategy, environment)
-            name = f"LiteLLM Router, {strategy}"
-            systems[name] = figures(results, tell(where["control"] + "/report"))
+    systems: dict[str, list[dict[str, Any]]] = {}
+    random_numbers = random.Random(seed)
+    for number in range(1, rounds + 1):
+        at_s = arrivals(RATE_PER_S, seconds, random_numbers)
+        back_at_s = round(DIES_AT_S + random_numbers.uniform(*DEAD_S), 2)
+        for name, system in competitors(environment).items():
+            with endpoints(back_at_s) as where:
+                results = system(where, at_s)
+                measured = figures(results, tell(where["control"] + "/report"))
+            systems.setdefault(name, []).append({**measured, "back_at_s": back_at_s})
+            print(f"round {number}: {name}: {json.dumps(measured)}", file=sys.stderr)
     version = environment.version("litellm") if environment is not None else None
     return {
         "measured_at": stamp(),
         "litellm": version,
         "rate_per_s": RATE_PER_S,
         "seconds": seconds,
-        "systems": systems,
+        "rounds": systems,
     }
 
 
+def competitors(environment: Environment | None) -> dict[str, System]:
+    """Return what is measured, by name."""
+    found: dict[str, System] = {"modelyard": ours}
+    if environment is not None:
+        for strategy in STRATEGIES:
+            named = partial(theirs, strategy=strategy, environment=environment)
+            found[f"LiteLLM Router, {strategy}"] = named
+    return found
+
+
 def table(result: Mapping[str, Any]) -> str:
-    """Return the result as Markdown."""
+    """Return the result as Markdown: sums over the rounds, and medians with least and most."""
     head = (
         *("", "requests", "answered", "failed", "upstream 429", "p50, ms", "p99, ms"),
         *("recovery, s", "calls paid", "steady / dying / limited"),
     )
-    rows = [
-        [
-            name,
-            *(f"{each[key]:,}" for key in ("requests", "answered", "failed", "upstream_429")),
-            *(f"{each[key]:,.0f}" for key in ("p50_ms", "p99_ms")),
-            "never" if each["recovery_s"] is None else f"{each['recovery_s']:.1f}",
-            f"{each['paid']:,}",
-            " / ".join(f"{each['shares'][name]:,}" for name in NAMES),
-        ]
-        for name, each in result["systems"].items()
-    ]
+    rows = []
+    for name, every in result["rounds"].items():
+        sums = (
+            f"{sum(each[key] for each in every):,}"
+            for key in ("requests", "answered", "failed", "upstream_429")
+        )
+        shares = (f"{sum(each['shares'][one] for each in every):,}" for one in NAMES)
+        rows.append(
+            [
+                name,
+                *sums,
+                middle([each["p50_ms"] for each in every], 0),
+                middle([each["p99_ms"] for each in every], 0),
+                middle([each["recovery_s"] for each in every], 1),
+                f"{sum(each['paid'] for each in every):,}",
+                " / ".join(shares),
+            ]
+        )
+    dead = sorted({each["back_at_s"] - DIES_AT_S for each in result["rounds"]["modelyard"]})
     return "\n\n".join(
         (
             f"{result['rate_per_s']:g} requests/s for {result['seconds']:g} s over three endpoints "
-            f"of one model: one steady, one dead from {DIES_AT_S:g} to {BACK_AT_S:g} s, one with "
-            f"{PER_MINUTE} a minute. LiteLLM {result['litellm'] or 'was not there'}. Recovery: "
-            "from when the dead one is back to its first answer.",
+            f"of one model: one steady, one dead from {DIES_AT_S:g} s on for "
+            f"{', '.join(f'{each:.1f}' for each in dead)} s, one with {PER_MINUTE} a minute. "
+            f"LiteLLM {result['litellm'] or 'was not there'}. Sums over the rounds; medians, with "
+            "the least and the most. Recovery: from when the dead one is back to its first answer.",
             markdown_table(head, rows),
         )
     )
+
+
+def middle(values: Sequence[float | None], digits: int) -> str:
+    """Return the median with least and most; None is never."""
+    known = sorted(math.inf if each is None else each for each in values)
+    told = [
+        "never" if each == math.inf else f"{each:,.{digits}f}"
+        for each in (known[len(known) // 2], known[0], known[-1])
+    ]
+    return told[0] if len(known) == 1 else f"{told[0]} ({told[1]} to {told[2]})"

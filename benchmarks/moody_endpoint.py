@@ -1,6 +1,6 @@
 """Endpoints with moods: one that is steady, one that dies and comes back, one with a limit.
 
-    python -m benchmarks.moody_endpoint
+    python -m benchmarks.moody_endpoint BACK_AT_S
 
 Each is an OpenAI-compatible address of its own. It prints where they are as a line of JSON. `POST
 /begin` at the control address sets the clock to 0 and the counts too; `GET /report` tells what
@@ -11,6 +11,7 @@ with a limit counts the calls of the last minute, and answers any beyond with 42
 import asyncio
 import json
 import signal
+import sys
 import time
 from collections import Counter, deque
 from typing import Any, Final
@@ -19,7 +20,6 @@ from aiohttp import web
 
 LATENCY_S: Final = 0.06
 DIES_AT_S: Final = 8.0
-BACK_AT_S: Final = 18.0
 PER_MINUTE: Final = 120
 MINUTE_S: Final = 60.0
 NAMES: Final = ("steady", "dying", "limited")
@@ -29,7 +29,8 @@ HOST: Final = "127.0.0.1"
 class Moody:
     """The endpoints of one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, back_at_s: float) -> None:
+        self.back_at_s = back_at_s
         self.began = time.monotonic()
         self.counts: Counter[str] = Counter()
         self.recent: deque[float] = deque()
@@ -58,7 +59,7 @@ class Moody:
             self.recent.append(at)
         await asyncio.sleep(LATENCY_S)
         self.counts[f"{name} answered"] += 1
-        if name == "dying" and self.first_after is None and self.now() >= BACK_AT_S:
+        if name == "dying" and self.first_after is None and self.now() >= self.back_at_s:
             self.first_after = self.now()
         return web.json_response(answer(body.get("model", name)))
 
@@ -91,12 +92,12 @@ class Moody:
         assert self._runner is not None
         await asyncio.sleep(DIES_AT_S)
         await self._runner.cleanup()
-        await asyncio.sleep(BACK_AT_S - DIES_AT_S)
+        await asyncio.sleep(self.back_at_s - DIES_AT_S)
         self._runner = await self.open("dying", self.ports["dying"])
 
     async def report(self, _: web.Request) -> web.Response:
         """Tell what came."""
-        back = None if self.first_after is None else self.first_after - BACK_AT_S
+        back = None if self.first_after is None else self.first_after - self.back_at_s
         return web.json_response({"counts": dict(self.counts), "recovery_s": back})
 
     async def serve(self) -> None:
@@ -133,4 +134,4 @@ def answer(model: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asyncio.run(Moody().serve())
+    asyncio.run(Moody(float(sys.argv[1])).serve())

@@ -67,7 +67,7 @@ def test_endpoints_with_moods_are_measured_without_the_peer(
     assert main(["balancing", "--quick", "--no-install", "-o", str(tmp_path)]) == 0
 
     result, page = read(tmp_path, "balancing")
-    (ours,) = result["systems"].values()
+    ((ours,),) = result["rounds"].values()
     assert ours["answered"] == ours["requests"] > 0
     assert ours["paid"] >= ours["answered"]
     assert "LiteLLM was not there" in page

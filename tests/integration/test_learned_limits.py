@@ -96,8 +96,7 @@ async def test_the_refusals_that_one_worker_meets_slow_the_others(
     there = catalog()
     for _ in range(20):
         one.ended(await placed(one, there), ANSWERED, None)
-    last = await placed(one, there)
-    one.ended(last, None, FULL)
+    await meet_refusals(one, there, 3)
     store = redis.Redis.from_url(redis_url)
     await known(store, slowed=True)
     desk = one._desks.get("m")
@@ -114,15 +113,33 @@ async def test_the_refusals_that_one_worker_meets_slow_the_others(
     assert states[0].learned is not None and states[0].learned.slowed_to_per_min is not None
 
 
+async def meet_refusals(balancer: Balancer, catalog: Catalog, count: int) -> Place:
+    """Have so many calls that are on their way together be one too many."""
+    places = [await placed(balancer, catalog) for _ in range(count)]
+    for place in places:
+        balancer.ended(place, None, FULL)
+    return places[0]
+
+
+async def test_one_refusal_or_two_say_nothing_of_a_pace(two: list[Balancer]) -> None:
+    # Ten calls in a minute and a server's bad moment: a pace of nine would hold up the next call.
+    one, there = two[0], catalog()
+    for _ in range(10):
+        one.ended(await placed(one, there), ANSWERED, None)
+    place = await meet_refusals(one, there, 2)
+    assert place.post.learned.slowed_per_s == 0.0
+
+
 async def test_a_wait_that_is_asked_for_by_the_minute_is_no_matter_of_pace(
     two: list[Balancer],
 ) -> None:
     one, there = two[0], catalog()
     for _ in range(20):
         one.ended(await placed(one, there), ANSWERED, None)
-    place = await placed(one, there)
-    one.ended(place, None, ProviderError(FailureKind.LIMITED, "tomorrow", retry_after_s=3600.0))
-    assert place.post.learned.slowed_per_s == 0.0
+    places = [await placed(one, there) for _ in range(5)]
+    for place in places:
+        one.ended(place, None, ProviderError(FailureKind.LIMITED, "tomorrow", retry_after_s=3600.0))
+    assert places[0].post.learned.slowed_per_s == 0.0
 
 
 async def test_the_catalog_s_quota_is_the_only_one(two: list[Balancer]) -> None:

@@ -14,7 +14,14 @@ from celery.signals import celeryd_after_setup, celeryd_init, worker_ready, work
 from model_workers import combine
 from model_workers.answer_cache import embeddings
 from model_workers.post import process
-from model_workers.serving import concurrency, consume_new, going_on, queue_limits, resize
+from model_workers.serving import (
+    concurrency,
+    consume_new,
+    going_on,
+    leave_to_people,
+    queue_limits,
+    resize,
+)
 from model_workers.task import CallTask
 from modelyard.app import lanes, make_app, serve_batch_lanes
 from modelyard.catalog import Catalog
@@ -56,12 +63,14 @@ app.register_task(CallTask())
 class Serving:
     """What this worker serves: as it was started, and as its catalog is now.
 
-    `limits` is what the transport's channel looks at: this very mapping.
+    `limits` is what the transport's channel looks at: this very mapping. `left` are the queues that
+    it left to people.
     """
 
     queues: tuple[str, ...] = ()
     size: int = 0
     limits: dict[str, int] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
 
 
 serving = Serving()
@@ -88,8 +97,9 @@ def size_worker(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> 
 @celeryd_after_setup.connect(weak=False)
 def consume_lanes(instance: Any, **_: Any) -> None:
     """Serve the batch lanes too where the worker was told the models' queues alone."""
-    names = [model_queue(model.name) for model in catalog.models]
-    serve_batch_lanes(instance.app.amqp.queues, names)
+    # What waits in the queue of a name that became an alias can be served by that name.
+    names = (*(model.name for model in catalog.models), *catalog.aliases)
+    serve_batch_lanes(instance.app.amqp.queues, map(model_queue, names))
     # The catalog was read before there was a log.
     logger.info("catalog %s: %s", settings.catalog_path, catalog.summary())
     tell_problems(catalog)
@@ -114,6 +124,7 @@ def use(consumer: Any, catalog: Catalog) -> None:
         serving.size = size
     if not queues:
         consume_new(consumer, after, before)
+    leave_to_people(consumer, catalog, serving.left)
     tell_problems(after)
 
 

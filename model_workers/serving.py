@@ -63,7 +63,8 @@ def going_on(catalog: Catalog, before: Catalog, queues: Sequence[str]) -> Catalo
     """Return a changed catalog as a worker of these queues uses it, which used `before`.
 
     What waits for a model that is gone, or whose new key this process does not have, is called as
-    it was until then: somebody has to empty its queue.
+    it was until then: somebody has to empty its queue. So is what a worker has in hand for a model
+    that persons answer from now on.
     """
     stay = []
     for model in served_models(before, queues):
@@ -72,6 +73,9 @@ def going_on(catalog: Catalog, before: Catalog, queues: Sequence[str]) -> Catalo
             logger.warning(
                 "%s is gone from the catalog: its queue is served to its end", model.name
             )
+            stay.append(model)
+        elif known and known[0].is_people and not model.is_people:
+            logger.warning("%s is people's from now on: its queue is left to them", model.name)
             stay.append(model)
         elif known and known[0].disabled is not None and model.disabled is None:
             why = known[0].disabled
@@ -101,8 +105,29 @@ def resize(consumer: Any, more: int) -> None:
 def consume_new(consumer: Any, catalog: Catalog, before: Catalog) -> None:
     """Have a worker of all models consume the queues of those that came."""
     known = {model.name for model in before.live_models}
-    for model in catalog.live_models:
-        if model.name not in known:
-            for queue in lanes(model_queue(model.name)):
-                consumer.app.amqp.queues.add(queue)
-                consumer.add_task_queue(queue.name)
+    new = [
+        queue
+        for model in catalog.live_models
+        if model.name not in known
+        for queue in lanes(model_queue(model.name))
+    ]
+    for queue in new:
+        # All of them first: they are consumed after a new connection, if this one is lost here.
+        consumer.app.amqp.queues.select_add(queue)
+    for queue in new:
+        consumer.add_task_queue(queue.name)
+
+
+def leave_to_people(consumer: Any, catalog: Catalog, left: set[str]) -> None:
+    """Have a worker consume no queue of a model that `catalog` leaves to persons, and again those
+    that it leaves to them no more. `left` are the queues that were left so far, and changes.
+    """
+    people = {model.name for model in catalog.models if model.is_people}
+    for queue in tuple(consumer.app.amqp.queues.consume_from):
+        if queue_model(queue) in people:
+            left.add(queue)
+            consumer.cancel_task_queue(queue)
+    for queue in sorted(left):
+        if queue_model(queue) not in people:
+            left.discard(queue)
+            consumer.add_task_queue(queue)

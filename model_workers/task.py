@@ -71,7 +71,14 @@ class CallTask(SettlingTask):
     @cached_property
     def caller(self) -> Caller:
         """What calls the models, with what all workers know of their endpoints."""
-        return Caller(Balancer(partial(open_redis, self.app), process=owner, region=self.region))
+        return Caller(
+            Balancer(
+                partial(open_redis, self.app),
+                process=owner,
+                region=self.region,
+                current=lambda: self.catalog,
+            )
+        )
 
     @cached_property
     def answers(self) -> AnswerCache:
@@ -83,13 +90,19 @@ class CallTask(SettlingTask):
     @property
     def exits(self) -> Exits:
         """The ways out of this pool."""
+        return self.exits_by(self.catalog)
+
+    def exits_by(self, catalog: Catalog) -> Exits:
+        """Return the ways out of this pool, where this is its catalog."""
         entries = self.ledger_entries if self.keep_ledger else 0
-        return Exits(self.catalog, self.result_ttl_s, entries, self.keep_text)
+        return Exits(catalog, self.result_ttl_s, entries, self.keep_text)
 
     @property
     def work(self) -> Work:
         """What the next message is worked on with. The catalog may be another one after it."""
-        return Work(self.app, self.catalog, self.caller, self.exits)
+        # Read once: the main thread may put another one in its place meanwhile.
+        catalog = self.catalog
+        return Work(self.app, catalog, self.caller, self.exits_by(catalog))
 
     async def run(self, payload: Any) -> Settled:
         """Return how the message ends."""

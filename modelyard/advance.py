@@ -121,7 +121,8 @@ def advance(
 
 
 def in_a_row(call: Call, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Return the last attempts, as far as they are failures of the model whose turn it is.
+    """Return the last attempts, as far as they are failures of the model that failed last: the one
+    whose turn it is, by its own name, where the plan may have what is an alias by now.
 
     Those from before the request was put back count, too. A request that picks one of its members'
     answers never is, and comes with what its members tried.
@@ -129,7 +130,7 @@ def in_a_row(call: Call, attempts: Sequence[Attempt]) -> list[Attempt]:
     failures: list[Attempt] = []
     since = len(call.attempts) if call.part is Part.COMBINE else 0
     for each in reversed(attempts[since:]):
-        if each.kind is None or each.model != call.model:
+        if each.kind is None or each.model != attempts[-1].model:
             break
         failures.append(each)
     return failures

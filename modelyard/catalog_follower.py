@@ -42,6 +42,7 @@ class CatalogFollower:
         self.catalog = catalog
         self.loaded_at = clock()
         self.problem: str | None = None
+        self._half_used = False
         # What was read at the start may be older than what is there now.
         self._read: Signature | None = None
         self._met: Signature | None = None
@@ -61,18 +62,24 @@ class CatalogFollower:
             self.problem = str(error)
             logger.error("the catalog was changed and stays as it was: %s", error)
             return
+        except Exception as error:
+            self.problem = f"it can't be read: {type(error).__name__}: {error}"
+            logger.exception("the catalog was changed and stays as it was")
+            return
         if self.problem is not None:
             logger.info("the catalog %s can be read again", self._settings.catalog_path)
         self.problem = None
-        if catalog == self.catalog:
+        if catalog == self.catalog and not self._half_used:
             return
         try:
+            self._half_used = True
             self._use(catalog)
         except Exception as error:
             # A catalog that can be read and not used must not end the worker.
             self.problem = f"it can't be used: {type(error).__name__}: {error}"
             logger.exception("the catalog was changed and can't be used")
             return
+        self._half_used = False
         self.catalog, self.loaded_at = catalog, self._clock()
         logger.info("catalog %s, changed: %s", self._settings.catalog_path, catalog.summary())
 

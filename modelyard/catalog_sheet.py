@@ -122,7 +122,7 @@ def check_aliases(sheet: Sheet, models: Mapping[str, int]) -> None:
         if alias in models:
             what = f"the model on line {models[alias]} has the same name"
             sheet.report(loc, what, sheet.line(loc))
-        if model in aliases:
+        if isinstance(model, str) and model in aliases:
             sheet.report(loc, f"{model!r} is an alias itself: name the model", sheet.line(loc))
         elif isinstance(model, str) and model not in models:
             what = f"unknown model {model!r}{suggestion(model, models)}"

@@ -4,7 +4,6 @@ It is news, not truth: what nobody called lately is forgotten.
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -17,6 +16,9 @@ from modelyard.names import ENDPOINTS_KEY_PREFIX
 
 STALE_S: Final = 600.0
 """Who was to be probed so long ago, and was not, is called by nobody any more."""
+
+LAST_TIME: Final = 1e11
+"""No time of these days; later ones than that no calendar can write."""
 
 
 def read_news(client: redis.Redis, catalog: Catalog) -> News:
@@ -40,7 +42,7 @@ def read_news(client: redis.Redis, catalog: Catalog) -> News:
         BudgetNews(
             budget.tenant,
             budget.route,
-            int(sums.get(budget.label.encode(), 0)) / 1e9,
+            spent_usd(sums.get(budget.label.encode())),
             budget.usd_per_day,
             budget.over,
         )
@@ -68,8 +70,16 @@ def circuit(text: bytes | None, now: float) -> tuple[str, float | None, float | 
         why, since, until = str(said["why"]), float(said["since"]), float(said["until"])
     except (ValueError, LookupError, TypeError, RecursionError, OverflowError):
         return "", None, None
-    told = why in WHYS and math.isfinite(since) and until >= now - STALE_S
-    return (why, since, until) if told and math.isfinite(until) else ("", None, None)
+    told = why in WHYS and 0 <= since < LAST_TIME and now - STALE_S <= until < LAST_TIME
+    return (why, since, until) if told else ("", None, None)
+
+
+def spent_usd(nano_usd: bytes | None) -> float:
+    """Return what a day's sum says; what no worker of this version writes says nothing."""
+    try:
+        return int(nano_usd or 0) / 1e9
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def labels(model: Model) -> list[str]:

@@ -11,9 +11,9 @@ Images go with the last question only: a copy with each piece would be paid for 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from modelyard.chunks import FILL, split
 from modelyard.messages import Content, Message, Request, TextPart
@@ -31,6 +31,9 @@ ANSWER_SHARE: Final = 8
 MOST_ASKED_TOKENS: Final = 16_000_000
 """What all pieces are asked together: it goes to Redis at once, at some four bytes for a token."""
 
+MOST_ALONG_BYTES: Final = 64 * 1024 * 1024
+"""What goes with all pieces, as JSON: parameters, which no token counts, and escaped characters."""
+
 SAFETY: Final = 0.9
 """Pieces are made to the edge of a window, and tokens are estimated: this much of it is used."""
 
@@ -41,9 +44,24 @@ WORDS_PER_TOKEN: Final = 0.6
 
 FOR_THE_END: Final = frozenset(
     "response_format structured_outputs stop n logprobs top_logprobs prediction stream "
-    "stream_options max_tokens max_completion_tokens".split()
+    "stream_options max_tokens max_completion_tokens stop_sequences".split()
 )
 """Parameters that are about the form of the final answer: a piece is asked without them."""
+
+INSIDE_FOR_THE_END: Final[Mapping[str, frozenset[str]]] = {
+    "inferenceConfig": frozenset({"maxTokens", "stopSequences"}),
+    "generationConfig": frozenset(
+        "maxOutputTokens stopSequences candidateCount responseMimeType responseSchema "
+        "responseJsonSchema responseLogprobs logprobs".split()
+    ),
+    "output_config": frozenset({"format"}),
+    "outputConfig": frozenset({"textFormat"}),
+}
+"""The same inside of parameters under the names of Bedrock, Gemini and Anthropic."""
+
+THINKING: Final = "thinking"
+ADDITIONAL: Final = "additionalModelRequestFields"
+"""Where Bedrock has Claude's `thinking`."""
 
 TOOLS: Final = frozenset({"tools", "tool_choice", "functions", "function_call"})
 
@@ -112,6 +130,12 @@ def planned(
         raise TooLong(
             f"its parts are more than {MOST_ASKED_TOKENS:,} tokens with what goes with each"
         )
+    along = len(piece_request(request, cut, "", of, of, answer).model_dump_json().encode())
+    if count * along > MOST_ALONG_BYTES:
+        raise TooLong(
+            f"what goes with each of its {count:,} parts, parameters among it, has {along:,} "
+            f"bytes: that is more than {MOST_ALONG_BYTES:,} in all"
+        )
     return Pieces(
         count=count,
         piece_tokens=size,
@@ -160,17 +184,40 @@ def piece_request(
     asked = [cut.head, f"Part {number} of {of} of the text:", text, cut.tail, told]
     messages = replaced(request.messages, cut, paragraphs(asked))
     limit = "max_completion_tokens" if "max_completion_tokens" in request.params else "max_tokens"
-    params = {
-        name: value
-        for name, value in request.params.items()
-        if name not in FOR_THE_END and not name.startswith("guided_")
-    }
     return request.model_copy(
         update={
             "messages": tuple(filter(None, map(without_images, messages))),
-            "params": {**params, limit: answer_tokens},
+            "params": {**params_of_piece(request.params), limit: answer_tokens},
         }
     )
+
+
+def params_of_piece(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a piece is asked with, but for the limit of its answer."""
+    kept: dict[str, Any] = {}
+    for name, value in params.items():
+        if name in FOR_THE_END or name.startswith("guided_"):
+            continue
+        if name == THINKING and has_budget(value):
+            continue
+        if isinstance(value, dict):
+            gone = INSIDE_FOR_THE_END.get(name, frozenset())
+            if name == ADDITIONAL and has_budget(value.get(THINKING)):
+                gone = frozenset({THINKING})
+            left = {key: inner for key, inner in value.items() if key not in gone}
+            if len(left) < len(value):
+                if left:
+                    kept[name] = left
+                continue
+        kept[name] = value
+    return kept
+
+
+def has_budget(thinking: object) -> bool:
+    """Return whether Claude is to think for so many tokens, which must be fewer than its answer
+    may have: it refuses others, and an answer to a piece is short.
+    """
+    return isinstance(thinking, dict) and "budget_tokens" in thinking
 
 
 def final_request(request: Request, pieces: Pieces, answers: Sequence[str]) -> Request:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,11 +31,15 @@ class YardFailed(ModelyardError):
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What to run, with `<name>.log` as its log. The yard can do without one not `essential`."""
+    """What to run, with `<name>.log` as its log. The yard can do without one not `essential`.
+
+    `model` is the one that it serves, if it is a worker of one.
+    """
 
     name: str
     command: tuple[str, ...]
     essential: bool = True
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Child:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec = spec
+        self.essential = spec.essential
         self.log_path = log_dir / f"{spec.name}.log"
         self._env = env
         self._descriptors = descriptors
@@ -175,8 +180,9 @@ class Child:
             f"{name} died {EARLY_DEATHS} times within {EARLY_S:g} s of its start, at last with "
             f"{how}. The end of {self.log_path}:\n{log_tail(self.log_path)}"
         )
-        if self.spec.essential:
+        if self.essential:
             raise YardFailed(failure)
+        self._retired = True
         log.error("going on without %s", failure)
 
 
@@ -231,6 +237,12 @@ class Children:
         child = self._make(spec)
         self._children.append(child)
         self._start(child)
+
+    def need(self, models: Collection[str]) -> None:
+        """Of the workers of models, only those of these can't be done without any more."""
+        for child in self._children:
+            if child.spec.model is not None:
+                child.essential = child.spec.essential and child.spec.model in models
 
     def retire(self, name: str) -> None:
         """Have one finish what it has in hand and end for good."""

@@ -142,8 +142,8 @@ class Models:
             for part, model in zip(parts[1:], names[1:], strict=True):
                 self.notes.note(
                     part[0].loc,
-                    f"differs from the first of its model_name in provider, model or order: it is "
-                    f"model {model!r}, tried after {names[0]!r} and not beside it",
+                    f"is not of one provider, model and order with {names[0]!r}: it is model "
+                    f"{model!r}, tried after {names[0]!r} and not beside it",
                 )
             if first[name] != name:
                 self.notes.note(

@@ -13,7 +13,8 @@ _WITH_REQUEST: Final = "is not kept in the catalog: send it with each request, i
 _ENTRA: Final = "no token is fetched: use an api_key, whose variable may hold a token"
 _AWS: Final = "belongs into the environment of the workers, under AWS's own names (AWS_...)"
 _REDIS: Final = "the broker's address is in MODELYARD_BROKER_URL"
-_BUDGET: Final = "there are no budgets: a rule's max_cost_usd bounds what one call may cost"
+_BUDGET: Final = "is not taken over: write budgets, by tenant or route and day, in the catalog"
+_CACHE: Final = "is not taken over: a route with answer_cache keeps answers"
 _PEOPLE: Final = "there are no users or keys of its own: who can reach the broker can submit"
 _BREAKER: Final = "is not told apart by kind of error: see the model's breaker"
 
@@ -65,7 +66,7 @@ ROUTER: Final[Mapping[str, str]] = {
     "provider_budget_config": _BUDGET,
     "max_fallbacks": "all models of a route are tried, however many: shorten its list",
     "stream_timeout": "there is one timeout for a call: the model's timeout_s",
-    "cache_responses": "answers are not kept for other requests by this import",
+    "cache_responses": _CACHE,
     "optional_pre_call_checks": "for sessions that stay at an endpoint there is balance: sticky",
 }
 
@@ -76,8 +77,7 @@ LITELLM: Final[Mapping[str, str]] = {
     **dict.fromkeys(("max_budget", "budget_duration"), _BUDGET),
     "drop_params": "params go to the provider as they are: send what it knows",
     "modify_params": "params go to the provider as they are: send what it takes",
-    "cache": "answers are not kept for other requests by this import",
-    "cache_params": "answers are not kept for other requests by this import",
+    **dict.fromkeys(("cache", "cache_params"), _CACHE),
     "turn_off_message_logging": "prompts are in no log, and in the decision ledger only with "
     "MODELYARD_LEDGER_TEXT",
 }

@@ -137,7 +137,7 @@ class Deployments:
         mode = info.get("mode")
         if mode is not None and not (isinstance(mode, str) and mode in _MODES):
             self.notes.note(
-                (*loc, "model_info", "mode"), "is not chat: only chat can be asked for here"
+                (*loc, "model_info", "mode"), "is left out: only chat can be asked for here"
             )
             return
         found = place(

@@ -178,8 +178,11 @@ def _optional(
     if _base(params) is None:
         if text(params.get("api_key")) is not None:
             name = referred(params["api_key"])
-            what = f"in {name}, " if name else ""
-            note("api_key", f"is not read {what}but where LiteLLM looks for it: set that variable")
+            note(
+                "api_key",
+                f"is left out{f' ({name})' if name else ''}: litellm reads the key from the "
+                "variable that it has for this provider: set that one for the workers",
+            )
         return None
     endpoint = {"base_url": _address(prefix, params, variables, note)}
     _add_key(endpoint, prefix, params, variables, note)

@@ -32,6 +32,9 @@ PERCENTILES: Final = (50.0, 95.0, 99.0)
 NEARLY: Final = 0.9
 """What is used to that part is what keeps a promise from being held."""
 
+LONGEST_CALL_S: Final = 86_400.0
+"""A longer call is a mistake, and its simulation would not end."""
+
 
 def plan(
     rate: Annotated[str, typer.Option(help="What arrives: 50/s, 300/min, 2000/h, 1000000/d.")],
@@ -160,18 +163,26 @@ def given_latencies(names: Sequence[str], given: Sequence[str]) -> dict[str, flo
 def latency_of(
     model: Model, observed: Observed | None, mean_s: float | None, spread: float, output_tokens: int
 ) -> Latency:
-    """Return what is known of a model's calls: what was given, observed, or the catalog says."""
-    if mean_s is not None:
-        return Lognormal(mean_s, spread)
-    if observed is not None:
+    """Return what is known of a model's calls: what was given, observed, or the catalog says.
+
+    Raises `UsageError` for calls so long that no simulation of them ends.
+    """
+    if mean_s is None and observed is not None:
         return observed
-    return Lognormal(model.latency_s + output_tokens / model.tokens_per_s, spread)
+    if mean_s is None:
+        mean_s = model.latency_s + output_tokens / model.tokens_per_s
+    if mean_s > LONGEST_CALL_S:
+        raise UsageError(
+            f"a call of {model.name} would take {mean_s:,.0f} s: a plan has a day at most"
+        )
+    return Lognormal(mean_s, spread)
 
 
 def read_times(path: Path) -> tuple[float, ...]:
     """Read a file of seconds, one a line. Raises `UsageError`."""
     times = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    # What is no text is no time either, and is told with its line.
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
         if not line.strip():
             continue
         try:

@@ -54,7 +54,7 @@ def slo(written: str) -> Slo:
 def time_s(written: str) -> float:
     """Read a time such as 800ms, 8s or 2m, in seconds. Raises `UsageError`."""
     found = TIME.fullmatch(written.strip())
-    if found is None or not float(found[1]):
+    if found is None or not 0 < float(found[1]) < math.inf:
         raise UsageError(f"{written!r} is no time: write 800ms, 8s, 2m or 1h")
     return float(found[1]) * UNITS_S[found[2]]
 
@@ -62,7 +62,7 @@ def time_s(written: str) -> float:
 def rate_per_s(written: str) -> float:
     """Read a rate such as 50/s or 2000/h. Raises `UsageError`."""
     found = RATE.fullmatch(written.strip())
-    if found is None or not float(found[1]):
+    if found is None or not 0 < float(found[1]) < math.inf:
         raise UsageError(f"{written!r} is no rate: write 50/s, 300/min, 2000/h or 1000000/d")
     return float(found[1]) / UNITS_S[found[2]]
 
@@ -124,7 +124,8 @@ def length(stations: Sequence[Station], traffic: Traffic) -> tuple[int, int]:
     latency_s = max(station.latency.mean_s for station in stations)
     in_flight = traffic.rate_per_s * latency_s
     requests = int(min(MOST_REQUESTS, max(REQUESTS, LATENCIES * in_flight)))
-    return requests, min(requests // 2, max(requests // 10, math.ceil(WARM_UP * in_flight)))
+    warm_up = math.ceil(min(requests, WARM_UP * in_flight))
+    return requests, min(requests // 2, max(requests // 10, warm_up))
 
 
 def floor(station: Station, traffic: Traffic, ample: StationFigures) -> int:

@@ -102,7 +102,7 @@ class Yard:
     ) -> None:
         self._scale = scale
         self._follows = follows
-        self._models = set(models)
+        self._served = set(models)
         self._rescale: Callable[[Catalog], None] = lambda _: None
         self._processes = processes
         self._loglevel = loglevel
@@ -288,12 +288,19 @@ class Yard:
         return look
 
     def _serve(self, catalog: Catalog) -> None:
-        """Start pools for models that are new. The others' workers follow the file themselves."""
-        for model in catalog.live_models:
-            if model.name not in self._models:
-                self._models.add(model.name)
-                for spec in self._pool(model.name):
+        """Start pools for models that are new. The others' workers follow the file themselves.
+
+        Those of a model that is gone empty its queue. One of them that dies knows nothing of the
+        model when it is started again, and the yard does without.
+        """
+        live = {model.name for model in catalog.live_models}
+        self._worker_children.need(live)
+        running = self._worker_children.names()
+        for name in sorted(live - self._served):
+            for spec in self._pool(name):
+                if spec.name not in running:
                     self._worker_children.add(spec)
+        self._served = live
         self._rescale(catalog)
 
     def _watch(
@@ -353,7 +360,7 @@ def pool_specs(
 def model_spec(model: str, number: int | None, *, python: str, loglevel: str) -> ChildSpec:
     """Return how one worker of a model runs."""
     command = model_command(model, process=number, python=python, loglevel=loglevel)
-    return ChildSpec(node_name(model, number), tuple(command))
+    return ChildSpec(node_name(model, number), tuple(command), model=model)
 
 
 def flower_spec(port: int, python: str) -> ChildSpec:

@@ -151,8 +151,11 @@ def expected(model: str, quality: float, cost_usd: float, latency_s: float) -> E
 
 def room_for_output(model: Model, request: Request) -> int:
     """Return the tokens that are kept free for the answer."""
-    asked = request.params.get("max_tokens")
-    return asked if isinstance(asked, int) and asked > 0 else model.max_output_tokens
+    for name in ("max_completion_tokens", "max_tokens"):
+        asked = request.params.get(name)
+        if isinstance(asked, int) and asked > 0:
+            return asked
+    return model.max_output_tokens
 
 
 def beyond(expected: Estimate, limits: Limits) -> str | None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from modelyard.messages import Request
+from modelyard.request_tokens import tokens_beside_text
 from modelyard.tokens import estimate_tokens
 from router_worker.language import language
 
@@ -158,6 +159,9 @@ def features(request: Request) -> Features:
     """Return the features of a request."""
     whole = request.text
     seen = known(whole) if len(whole) <= KNOWN_CHARS else read(whole)
+    more = tokens_beside_text(request)
+    if more:
+        seen = replace(seen, input_tokens=seen.input_tokens + more)
     asked = request.params.get("max_tokens")
     if isinstance(asked, int) and 0 < asked < seen.output_tokens:
         return replace(seen, output_tokens=asked)

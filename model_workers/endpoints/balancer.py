@@ -51,7 +51,7 @@ class Balancer:
     """Picks the endpoint of each call. Lives on one event loop.
 
     `connect` opens connections to Redis; without it this worker goes by what it sees itself, and
-    keeps quotas alone. `region` is where this worker is.
+    keeps quotas alone. `region` is where this worker is. `current` gives the catalog in force.
     """
 
     def __init__(
@@ -62,11 +62,12 @@ class Balancer:
         region: str = "",
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
+        current: Callable[[], Catalog] | None = None,
     ) -> None:
         self._region = region
         self._draw = draw
         self._clock = clock
-        self._desks = Desks()
+        self._desks = Desks(current)
         self._gate = Gate(connect, process, clock=clock)
         self._sharing = Sharing(
             self._desks, connect, process=process, clock=clock, counted=self._gate.count_workers
@@ -214,7 +215,7 @@ class Balancer:
         post, breaker = place.post, place.desk.model.breaker
         post.in_flight -= 1
         post.probes -= place.probing
-        now = self.now()
+        now, took = self.now(), 0
         before = post.circuit
         if completion is not None:
             took_s = max(0.0, now - place.started_at)
@@ -222,7 +223,8 @@ class Balancer:
             post.latency_s = known + SMOOTHING * (took_s - known) if known else took_s
             post.latency_at = now
             post.becomes(circuits.answered(before, breaker, place.started_at, now), now)
-            hear(post, completion.allowance, now)
+            took = completion.usage.input_tokens + completion.usage.output_tokens
+            hear(post, completion.allowance, took, now)
         elif error is not None:
             found = circuits.failed(
                 before,
@@ -238,9 +240,8 @@ class Balancer:
         self._sharing.changed(place.desk, post, before)
         self._desks.release(place.desk, place.line)
         if place.scopes:
-            used = completion.usage if completion is not None else None
-            tokens = used.input_tokens + used.output_tokens if used is not None else 0
-            if used is not None and not tokens:
+            tokens = took
+            if completion is not None and not tokens:
                 tokens = place.tokens  # it did not say
             self._gate.give(place.scopes, tokens - place.tokens, batch=place.batch)
 

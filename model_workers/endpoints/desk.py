@@ -16,6 +16,7 @@ from modelyard.catalog import Catalog, Model
 from modelyard.circuit import CLOSED, Circuit
 from modelyard.messages import Request
 from modelyard.quota import Scope
+from modelyard.request_tokens import tokens_beside_text
 from modelyard.tokens import estimate_tokens
 
 MINUTE_S: Final = 60.0
@@ -229,4 +230,5 @@ def expected_tokens(model: Model, request: Request) -> int:
         for name in ("max_tokens", "max_completion_tokens")
         if isinstance(value := request.params.get(name), int) and value > 0
     ]
-    return estimate_tokens(request.text) + min([*asked, model.max_output_tokens])
+    given = estimate_tokens(request.text) + tokens_beside_text(request)
+    return given + min([*asked, model.max_output_tokens])

@@ -8,7 +8,7 @@ connections do. Those that do not are closed after the last call that goes throu
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from model_workers.endpoints.desk import Desk, Post, endpoint_scopes, model_scopes
 from model_workers.lines import Line, connect, identity
@@ -16,9 +16,13 @@ from modelyard.catalog import Catalog, Model
 
 
 class Desks:
-    """Lives on one event loop."""
+    """Lives on one event loop.
 
-    def __init__(self) -> None:
+    `current` gives the catalog in force; without it that is the last one that a call came with.
+    """
+
+    def __init__(self, current: Callable[[], Catalog] | None = None) -> None:
+        self._current = current
         self._catalog: Catalog | None = None
         self._older: list[weakref.ref[Catalog]] = []
         self._by_name: dict[str, Desk] = {}
@@ -37,6 +41,9 @@ class Desks:
 
         A call that was begun by an older one goes on by it, but not here.
         """
+        if self._current is not None:
+            # Of two that are both unknown here, a call that waited may bring the older one last.
+            catalog = self._current()
         if self._catalog is None:
             self._catalog = catalog
         elif catalog is not self._catalog:

@@ -1,5 +1,6 @@
 """What an answer or a 429 teaches of the limits of an endpoint."""
 
+from dataclasses import replace
 from typing import Final
 
 from model_workers.endpoints.desk import Post
@@ -15,12 +16,15 @@ where there is little to do the pace of the last minute would be far too low.
 """
 
 
-def hear(post: Post, said: Allowance | None, now: float) -> None:
+def hear(post: Post, said: Allowance | None, took: int, now: float) -> None:
     """Take in what an endpoint's answer says of its limits, and leave it alone if nothing is left
-    of one of them.
+    of one of them. The call took so many tokens.
     """
     if said is None:
         return
+    if said.limit_tokens is not None and took > said.limit_tokens:
+        # It counts in thousands, or something else: by this number no call like it would go.
+        said = replace(said, limit_tokens=None, remaining_tokens=None, reset_tokens_s=None)
     post.said, post.said_at = said, now
     post.learned = told(post.learned, said, now)
     if runs_short(post.learned, said):

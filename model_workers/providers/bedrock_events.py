@@ -4,7 +4,6 @@ Format: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Conv
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -91,6 +90,7 @@ class _Block:
     thoughts: list[str] = field(default_factory=list)
     signatures: list[str] = field(default_factory=list)
     redacted: bytes = b""
+    torn: bool = False
 
     def add(self, delta: Mapping[str, Any]) -> None:
         use, thought = _object(delta.get("toolUse")), _object(delta.get("reasoningContent"))
@@ -105,13 +105,13 @@ class _Block:
         if isinstance(hidden := thought.get("redactedContent"), str):
             try:
                 self.redacted += base64.b64decode(hidden)
-            except binascii.Error:
-                self.redacted = b""  # Half a secret is of use to nobody.
+            except ValueError:  # binascii.Error is one, and text beyond ASCII another
+                self.torn = True
 
     def encode(self) -> dict[str, Any]:
         if self.use is not None:
             return {"toolUse": {**self.use, "input": "".join(self.inputs)}}
-        if self.redacted:
+        if self.redacted and not self.torn:  # Half a secret is of use to nobody.
             return {
                 "reasoningContent": {"redactedContent": base64.b64encode(self.redacted).decode()}
             }

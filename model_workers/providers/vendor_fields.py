@@ -58,7 +58,7 @@ def keep_fields(
 
 def give_back(turn: dict[str, Any], message: Message, by: str) -> dict[str, Any]:
     """Return `turn`, which is how `message` is sent, with what `by` said in it, and no other."""
-    if not any(call.opaque for call in message.tool_calls):
+    if all(call.opaque is None for call in message.tool_calls):
         return turn
     calls = [
         {**_of(call, "call", OF_CALL, by), **ToolCall.encode(_bare(call))}
@@ -104,7 +104,8 @@ def _add_detail(listed: list[Any], piece: Any) -> None:
         return
     for key, value in piece.items():
         if key in _GROWS and isinstance(value, str):
-            last[key] = (last.get(key) or "") + value
+            had = last.get(key)
+            last[key] = (had if isinstance(had, str) else "") + value
         elif value is not None:
             last[key] = value
 

@@ -16,7 +16,8 @@ local function deadline(message)
     local from, to = string.find(message, MARK, 1, true)
     while from do
         local number = string.match(message, '^[%d.]+', to + 1)
-        if number and (tonumber(number) or 0) >= 1e9 then
+        local at = number and tonumber(number) or 0
+        if at >= 1e9 and at < 1e11 then
             return number
         end
         from, to = string.find(message, MARK, to + 1, true)

@@ -13,9 +13,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -238,6 +239,9 @@ def load_yaml(block: str, desk: Desk) -> None:
         for container in pods.get("containers", ()):
             options_are_right(shlex.join(container["args"]), desk)
         return
+    if "groups" in read:
+        alerts_are_right(read["groups"])
+        return
     if "containers" in read:
         for container in read["containers"]:
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -249,6 +253,15 @@ def load_yaml(block: str, desk: Desk) -> None:
     names = re.findall(r"\$\{(\w+)\}", block)
     catalog = load_catalog(path, dict.fromkeys(names, "value"))
     assert all(model.disabled is None for model in catalog.models)
+
+
+def alerts_are_right(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Whether rules of Prometheus ask for metrics that there are."""
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert rules and all(rule.keys() >= {"alert", "expr"} for rule in rules)
+    asked = {name for rule in rules for name in re.findall(r"modelyard_\w+", rule["expr"])}
+    served = (ROOT / "producer" / "scale_prometheus.py").read_text()
+    assert asked and all(f'"{name}"' in served for name in asked)
 
 
 def decode_json(block: str, desk: Desk) -> None:

@@ -1,7 +1,10 @@
 """A catalog that changes while workers run: they go on with it, and nothing is lost or repeated."""
 
 import json
+import logging
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from test_yard import running
 from waiting import eventually
 from workers import KEY, Workers, workers
@@ -16,9 +20,12 @@ from workers import KEY, Workers, workers
 from modelyard import Client
 from modelyard.catalog_file import load_catalog
 from modelyard.embedded_redis import EmbeddedRedis
+from modelyard.errors import RequestFailed
+from modelyard.names import model_queue
 from modelyard.settings import Settings
 from modelyard.testing import FakeProvider, Gate, Reply
 from producer.autoscale import Scale
+from producer.commands import node_name
 from producer.yard import Yard
 
 MODEL = """
@@ -183,6 +190,52 @@ def test_a_model_whose_new_key_this_process_does_not_have_stays_as_it_was(
     assert client.submit("on").result(30).model == "small@2"
 
 
+def test_what_waits_for_a_model_that_becomes_an_alias_is_called_as_often_as_it_may_be(
+    yard: Workers, client: Client
+) -> None:
+    gate = Gate()
+    yard.fake.always("small@1", Reply(gate=gate))
+    handles = [client.submit(f"number {number}") for number in range(6)]
+    yard.fake.wait_until(lambda fake: fake.in_flight == 5)
+    yard.fake.always("small@2", Reply(status=500))
+    write(yard, catalog(model("small@2"), current="small@2", **{"small@1": "small@2"}))
+    both_use(yard)
+    gate.open()
+    assert [handle.result(30).model for handle in handles[:5]] == ["small@1"] * 5
+    with pytest.raises(RequestFailed, match="HTTP 500"):
+        handles[5].result(60)
+    assert sum(call.model == "small@2" for call in yard.fake.calls) == 3
+
+
+def test_a_new_worker_empties_the_queue_of_a_name_that_became_an_alias(
+    tmp_path: Path, redis_url: str
+) -> None:
+    with workers(tmp_path, redis_url, catalog=FIRST) as yard, yard.client() as client:
+        yard.start_router()
+        handles = [client.submit("hello", lane=lane) for lane in ("interactive", "batch")]
+        eventually(lambda: "routed 2 requests" in yard.log("router"), message="they wait")
+        write(yard, catalog(model("small@2"), current="small@2", **{"small@1": "small@2"}))
+        yard.start_pool("small@1")
+        assert [handle.result(30).model for handle in handles] == ["small@2"] * 2
+
+
+def test_a_model_that_people_answer_from_now_on_is_left_to_them_and_taken_up_again(
+    yard: Workers, client: Client
+) -> None:
+    people = "\n  - {name: small@2, provider: people}\n"
+    write(yard, catalog(model("small@1"), people, current="small@2"))
+    both_use(yard)
+    handles = [client.submit(f"number {number}") for number in range(3)]
+    queue = model_queue("small@2")
+    with redis.Redis.from_url(yard.broker_url) as db:
+        eventually(lambda: db.llen(queue) == 3, message="they wait")
+        eventually(lambda: "Canceling queue" in yard.log("all"), message="it is left")
+    assert not yard.fake.calls
+    assert client.submit("other", models=["small@1"]).result(30).model == "small@1"
+    write(yard, catalog(model("small@1"), model("small@2"), current="small@1"))
+    assert {handle.result(30).model for handle in handles} == {"small@2"}
+
+
 def test_many_changes_under_load_lose_nothing_and_repeat_nothing(
     yard: Workers, client: Client
 ) -> None:
@@ -236,3 +289,37 @@ def test_a_yard_starts_pools_for_models_that_are_new(
             fake.wait_until(lambda fake: fake.in_flight == most * 5, timeout_s=60)
             gate.open()
             assert all(handle.result(60).model == "small@2" for handle in handles)
+
+
+@pytest.mark.timeout(240)
+def test_a_yard_does_without_a_worker_of_a_model_that_is_gone_until_it_is_there_again(
+    tmp_path: Path,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "modelyard.yard")
+    path = tmp_path / "catalog.yaml"
+    both = catalog(model("small@1"), model("small@2"), current="small@2")
+    path.write_text(both)
+    with FakeProvider(api_key=KEY) as fake:
+        monkeypatch.setenv("FAKE_URL", fake.base_url)
+        monkeypatch.setenv("FAKE_KEY", KEY)
+        followed = load_catalog(path, os.environ)
+        models = ["small@1", "small@2"]
+        yard = Yard(redis_url, tmp_path, models, flower=False, catalog=path, follows=followed)
+        with running(yard), Client(redis_url, settings=Settings(catalog=path)) as client:
+            log = yard.log_dir / f"{node_name('small@1', None)}.log"
+            eventually(lambda: log.exists() and " ready." in log.read_text(), message="it is ready")
+            replace(path, catalog(model("small@2"), current="small@2"))
+            eventually(lambda: ", changed: " in log.read_text(), message="it has it")
+            (pid,) = re.findall(r"started small=1 \(process (\d+)\)", caplog.text)
+            os.kill(int(pid), signal.SIGKILL)
+            given_up = "going on without small=1"
+            eventually(lambda: given_up in caplog.text, timeout_s=60, message=given_up)
+            assert "unknown model 'small@1'" in log.read_text()
+            assert client.submit("on").result(30).model == "small@2"
+            replace(path, both)
+            router = yard.log_dir / "router.log"
+            eventually(lambda: router.read_text().count(", changed: ") == 2, message="it is back")
+            assert client.submit("again", models=["small@1"]).result(60).model == "small@1"

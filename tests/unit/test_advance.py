@@ -299,3 +299,17 @@ def test_who_is_waited_for_goes_on_after_its_patience_and_a_batch_waits() -> Non
     batch = waiting.request.model_copy(update={"lane": Lane.BATCH})
     patient = waiting.model_copy(update={"request": batch})
     assert isinstance(held(patient, full, RETRY, NOW + 600.0), Later)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.RETRYABLE, FailureKind.LIMITED])
+def test_what_was_called_by_its_own_name_counts_where_the_plan_has_an_alias(
+    kind: FailureKind,
+) -> None:
+    given = call("writer")
+    moves = [
+        advance(given, [failed("writer@1", kind)] * calls, RETRY, NOW, 0.0)
+        for calls in range(1, MOST_LIMITED + 1)
+    ]
+    most = RETRY.calls if kind is FailureKind.RETRYABLE else MOST_LIMITED
+    assert all(isinstance(move, CallNow) for move in moves[: most - 1])
+    assert all(isinstance(move, Die) for move in moves[most - 1 :])

@@ -81,6 +81,7 @@ def test_a_name_that_is_none_suggests_aliases_too(tmp_path: Path) -> None:
         ("{a: b, b: large}", "8: catalog: 'b' is an alias itself: name the model"),
         ("{a b: large}", "must start with a letter or digit"),
         ("[large]", "must be a mapping"),
+        ("{small: [large]}", "8: catalog: 'small' must be text"),
         ("{person: boss}", "'person' is people, who can't be a judge"),
     ],
 )

@@ -120,6 +120,21 @@ class TestWhole:
         new = event("ofTomorrow", {"x": 1}), frame({":event-type": "initial-response"}, b"{}")
         assert read(b"".join([begin, *new, *rest])) == streamed(answer({"text": "Salve"}))
 
+    @pytest.mark.parametrize("torn", ["é", "A", "=A=="])
+    def test_a_secret_that_can_not_be_read_is_left_out_whole(self, torn: str) -> None:
+        hidden = HIDDEN["reasoningContent"]["redactedContent"]
+        pieces = [
+            event(
+                "contentBlockDelta", {"contentBlockIndex": 0, "delta": {"reasoningContent": each}}
+            )
+            for each in ({"redactedContent": said} for said in (hidden, torn, hidden))
+        ]
+        use = {"contentBlockIndex": 1, "start": USE_BEGUN}
+        end = event("messageStop", {"stopReason": "tool_use"})
+        completion = read(b"".join([*pieces, event("contentBlockStart", use), end]))
+        assert isinstance(completion, Completion)
+        assert [call.opaque for call in completion.tool_calls] == [None]
+
 
 class TestCutUp:
     BODY = b"".join(frames_of(WHOLE))

@@ -162,3 +162,37 @@ def test_a_changed_price_file_is_a_change(tmp_path: Path, path: Path) -> None:
     made.look()
     assert used.first == ["small"]
     assert made.catalog.model("small").price.input_usd_per_mtok == pytest.approx(1.0)
+
+
+def test_what_could_be_used_in_part_only_is_no_reason_to_take_what_was_there_for_in_use(
+    path: Path,
+) -> None:
+    used = Used()
+    made = follower(path, used)
+    used.error = RuntimeError("half of it")
+    write(path, TEXT.replace("FIRST", "large"))
+    made.look()
+    made.look()
+    assert "half of it" in (made.problem or "")
+    used.error = None
+    write(path, TEXT.replace("FIRST", "small") + "# as it was\n")
+    made.look()
+    made.look()
+    assert (used.first, made.problem) == (["small"], None)
+
+
+def test_whatever_reading_raises_changes_nothing_and_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = Used()
+    made = follower(path, used)
+
+    def fails(_: Settings) -> Catalog:
+        raise TypeError("unhashable")
+
+    monkeypatch.setattr("modelyard.catalog_follower.default_catalog", fails)
+    write(path, TEXT.replace("FIRST", "large"))
+    made.look()
+    made.look()
+    assert "unhashable" in (made.problem or "")
+    assert used.first == []

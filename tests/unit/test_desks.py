@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from model_workers.endpoints.balancer import Balancer
 from model_workers.endpoints.desk import Place
+from model_workers.endpoints.desks import Desks
 from model_workers.providers.base import Completion
 from modelyard.catalog import Catalog, Endpoint, Model
 from modelyard.errors import FailureKind, ProviderError
@@ -132,3 +133,21 @@ def test_no_line_is_closed_under_a_call_and_none_is_left_open(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("model_workers.lines.made", make)
         asyncio.run(run(first, steps, every))
+
+
+async def test_a_call_that_waited_does_not_bring_an_older_catalog_back() -> None:
+    first, unseen, newest = (
+        catalog({"endpoints": [{"name": name, "base_url": f"http://{name}.test"}]})
+        for name in "abc"
+    )
+    current = [first]
+    desks = Desks(lambda: current[0])
+
+    def endpoint(given: Catalog) -> str:
+        return desks.of(given, given.model("m"), 0.0).posts[0].line.label
+
+    assert endpoint(first) == "a"
+    current[0] = newest
+    # `unseen` was in force for a moment, in which a call was begun that comes here only now.
+    assert [endpoint(given) for given in (newest, unseen, newest)] == ["c", "c", "c"]
+    await desks.aclose()

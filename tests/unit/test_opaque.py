@@ -322,6 +322,15 @@ class TestOpenAICompatible:
             told["messages"][1]["tool_calls"] == deepseeks()["choices"][0]["message"]["tool_calls"]
         )
 
+    def test_a_field_that_is_empty_is_not_told_either(self) -> None:
+        request = next_turn(answered(DEEPSEEK, deepseeks()))
+        (call,) = request.messages[1].tool_calls
+        turn = {"tool_calls": (call.model_copy(update={"opaque": {}}),)}
+        messages = list(request.messages)
+        messages[1] = messages[1].model_copy(update=turn)
+        empty = request.model_copy(update={"messages": tuple(messages)})
+        assert sent(DEEPSEEK, empty) == sent(DEEPSEEK, request)
+
     def test_thoughts_of_others_are_not_told(self) -> None:
         told = sent(DEEPSEEK, next_turn(answered(CLAUDE, CLAUDES)))
         assert check_messages(told) is None

@@ -185,3 +185,14 @@ class TestStream:
         assert streamed(*pieces, END, COUNTED, done=done) == read_response(
             200, {}, whole, "small", NOW
         )
+
+
+@pytest.mark.parametrize("begun", [["x"], 5, {"a": 1}, True])
+def test_a_thought_whose_text_is_none_breaks_nothing(begun: Any) -> None:
+    def detail(text: Any) -> dict[str, Any]:
+        return {"reasoning_details": [{"type": "reasoning.text", "text": text}]}
+
+    call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}
+    answer = streamed(chunk(detail(begun)), chunk(detail("so")), chunk({"tool_calls": [call]}), END)
+    assert isinstance(answer, Completion)
+    assert [call.function.name for call in answer.tool_calls] == ["f"]

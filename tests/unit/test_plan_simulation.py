@@ -1,6 +1,7 @@
 """The simulation behind `modelyard plan`: queueing theory, the real policies, and the least."""
 
 import math
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ from modelyard import holdings
 from modelyard.catalog import Breaker, Quota, Retry
 from modelyard.quota import Meter, admit
 from producer.output import UsageError
+from producer.plan_command import read_times
 from producer.plan_endpoints import REFUSED_S, Weather
 from producer.plan_figures import Figures, percentile
 from producer.plan_latency import Lognormal, Observed
@@ -24,7 +26,7 @@ from producer.plan_policies import (
     Quotas,
     Scope,
 )
-from producer.plan_search import FULL, Slo, least, rate_per_s, slo, time_s
+from producer.plan_search import FULL, Slo, least, length, rate_per_s, slo, time_s
 from producer.plan_simulation import Simulation
 from producer.plan_station import Station, Traffic
 
@@ -220,16 +222,30 @@ def test_what_people_write_is_read() -> None:
     assert [rate_per_s("50/s"), rate_per_s("300/min"), rate_per_s("86400/d")] == [50.0, 5.0, 1.0]
 
 
-@pytest.mark.parametrize("written", ["p95", "95<60s", "p95<60", "p0<1s", "p95<0s", "p95>1s"])
+@pytest.mark.parametrize(
+    "written", ["p95", "95<60s", "p95<60", "p0<1s", "p95<0s", "p95>1s", f"p95<{'9' * 400}s"]
+)
 def test_what_is_no_promise_is_refused(written: str) -> None:
     with pytest.raises(UsageError):
         slo(written)
 
 
-@pytest.mark.parametrize("written", ["50", "0/s", "-1/s", "50/y", "fast"])
+@pytest.mark.parametrize("written", ["50", "0/s", "-1/s", "50/y", "fast", "9" * 400 + "/s"])
 def test_what_is_no_rate_is_refused(written: str) -> None:
     with pytest.raises(UsageError):
         rate_per_s(written)
+
+
+def test_a_load_beyond_all_bounds_has_a_length_all_the_same() -> None:
+    requests, warm_up = length([Station("m", 10, Observed([1e200]))], Traffic(1e200))
+    assert 0 < warm_up < requests
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"inf", b"-1", b"soon"])
+def test_a_line_that_is_no_time_is_told(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "times").write_bytes(b"1.5\n" + line)
+    with pytest.raises(UsageError, match=r"times:2: .* is no time in seconds"):
+        read_times(tmp_path / "times")
 
 
 def test_a_promise_is_about_the_batch_lane_where_there_is_no_other() -> None:

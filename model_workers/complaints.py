@@ -46,7 +46,8 @@ def complaints(catalog: Catalog, is_there: Callable[[str], bool] = is_there) -> 
 
 def _of_model(model: Model, is_there: Callable[[str], bool]) -> Iterator[str]:
     name = f"model {model.name!r}"
-    if model.provider == "litellm" and model.disabled is None and not is_there("litellm"):
+    providers = {model.at(each).provider for each in model.live_endpoints} or {model.provider}
+    if "litellm" in providers and model.disabled is None and not is_there("litellm"):
         yield f"{name}: litellm is not installed here: pip install litellm"
     if model.entry_point is not None:
         try:
@@ -54,7 +55,7 @@ def _of_model(model: Model, is_there: Callable[[str], bool]) -> Iterator[str]:
         except EntryPointError as error:
             yield f"{name}: entry_point {model.entry_point!r} {error}"
     for number, endpoint in enumerate(model.endpoints, 1):
-        for told in _of_endpoint(model, endpoint, is_there):
+        for told in _of_endpoint(model.at(endpoint), endpoint, is_there):
             yield f"{name}, endpoint {number}: {told}"
 
 

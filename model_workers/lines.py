@@ -49,8 +49,8 @@ UNREAD: Final = frozenset(
 )
 """What no provider reads of a model: a line outlives a change of these."""
 
-UNREAD_OF_ENDPOINT: Final = frozenset({"weight", "quota", "disabled"})
-"""What no provider reads of an endpoint."""
+UNREAD_OF_ENDPOINT: Final = frozenset({"weight", "quota", "disabled", "provider", "model"})
+"""What no provider reads of an endpoint: of its provider and model it is told by `Model.at`."""
 
 
 @dataclass(eq=False, slots=True)
@@ -125,6 +125,7 @@ def line_to(model: Model, label: str, endpoint: Endpoint | None, kept: Mapping[s
 
 def reads(model: Model, endpoint: Endpoint | None) -> tuple[Any, ...]:
     """Return all that a provider may read of its model and endpoint."""
+    model = model if endpoint is None else model.at(endpoint)
     return (
         {name: getattr(model, name) for name in type(model).model_fields.keys() - UNREAD},
         endpoint
@@ -137,7 +138,8 @@ def reads(model: Model, endpoint: Endpoint | None) -> tuple[Any, ...]:
 
 def identity(model: Model, endpoint: Endpoint | None) -> tuple[Any, ...]:
     """Return what an endpoint is known by: while this is the same, so is what is known of it."""
-    return model.provider, model.provider_model, model.entry_point, reads(model, endpoint)[1]
+    there = model if endpoint is None else model.at(endpoint)
+    return there.provider, there.provider_model, there.entry_point, reads(model, endpoint)[1]
 
 
 def made(label: str, model: Model, endpoint: Endpoint | None) -> Provider:
@@ -151,6 +153,7 @@ def made(label: str, model: Model, endpoint: Endpoint | None) -> Provider:
 
 def remote(model: Model, endpoint: Endpoint) -> Provider:
     """Return what calls an endpoint. Raises `ModelyardError` and `ValueError`."""
+    model = model.at(endpoint)
     if model.provider == "litellm":
         adapter: Callable[..., Provider] = load("litellm:LiteLLM")
         return adapter(model, endpoint)

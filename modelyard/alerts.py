@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Final
 
 from modelyard.finding import Finding, Level
+from modelyard.wording import dollars
 
 DENIED: Final = "denied"
 LIMITED: Final = "limited"
@@ -20,8 +21,8 @@ WHYS: Final = ("failing", LIMITED, DENIED)
 
 @dataclass(frozen=True, slots=True)
 class EndpointNews:
-    """An endpoint that can be called. `why` it is left alone, '' if it is not; since when, and when
-    it may be probed. It is left alone until a probe is answered.
+    """An endpoint that can be called, here or by workers. `why` it is left alone, '' if it is not;
+    since when, and when it may be probed. It is left alone until a probe is answered.
 
     `since` is when a worker said so last: a probe that fails says it again.
     """
@@ -72,7 +73,7 @@ def alerts(news: News, now: float) -> Iterable[Finding]:
             yield Finding(
                 Level.ALERT if stops else Level.WARNING,
                 f"budget {budget.tenant}/{budget.route}",
-                f"spent: ${budget.spent_usd:,.2f} of ${budget.usd_per_day:,g} today (UTC), new "
+                f"spent: {dollars(budget.spent_usd, budget.usd_per_day)} today (UTC), new "
                 f"requests {'are refused' if stops else 'go to cheaper models'}",
             )
 

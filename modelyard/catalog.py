@@ -18,7 +18,9 @@ from modelyard.errors import ModelyardError
 from modelyard.link_local import is_link_local
 from modelyard.messages import Usage
 from modelyard.plan import Strategy
+from modelyard.provider_address import with_address
 from modelyard.routes import Route
+from modelyard.wording import are_not_set
 
 ModelName = Annotated[
     str,
@@ -31,6 +33,8 @@ Provider = Literal[
 ]
 LOCAL: Final[frozenset[str]] = frozenset({"extractive", "people", "python", "litellm"})
 """Providers that need no endpoint: what answers is in the worker, or a person."""
+WITHOUT_ENDPOINTS: Final = LOCAL - {"litellm"}
+"""Providers that have none."""
 
 Balance = Literal["weighted", "least_in_flight", "lowest_latency", "lowest_used", "sticky"]
 """How the endpoint of a call is chosen among those that are well and have room."""
@@ -106,7 +110,8 @@ class Endpoint(Part):
     where it lies, for requests that are limited to a region, and for Bedrock and Vertex AI whose
     address follows from it; `project` is Vertex AI's, `api_version` Azure's or Anthropic's.
     `key_name` is the variable that the key came from. `allow_link_local`: it may be where a cloud's
-    machines have their metadata (`modelyard.link_local`).
+    machines have their metadata (`modelyard.link_local`). `provider` and `model`, the name there,
+    are the model's where they are None: see `Model.at`.
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
@@ -117,12 +122,16 @@ class Endpoint(Part):
     api_version: str | None = None
     quota: Quota = Quota()
     allow_link_local: bool = False
+    provider: Provider | None = None
+    model: Annotated[str, Field(min_length=1)] | None = None
     api_key: SecretStr | None = None
     disabled: str | None = None
     key_name: str | None = None
 
     @model_validator(mode="after")
-    def _address_is_one(self) -> Self:
+    def _can_be_called(self) -> Self:
+        if self.provider in WITHOUT_ENDPOINTS:
+            raise ValueError(f"provider {self.provider!r} has no endpoints: it can't be one's")
         parts = urlsplit(self.base_url)
         # Raises ValueError for a port that is none.
         parts.port  # noqa: B018
@@ -138,22 +147,6 @@ class Endpoint(Part):
         """Its name, or the address without scheme, credentials and query, for logs and attempts."""
         address = self.base_url.split("://", 1)[1].rsplit("@", 1)[-1].split("?", 1)[0]
         return self.name or address.rstrip("/")
-
-
-def with_address(provider: str, endpoint: Any) -> Any:
-    """Return an endpoint's fields with the address that follows from its provider and region."""
-    if not isinstance(endpoint, Mapping) or endpoint.get("base_url"):
-        return endpoint
-    region = endpoint.get("region")
-    url = None
-    if provider == "anthropic":
-        url = "https://api.anthropic.com"
-    elif provider == "bedrock" and region:
-        url = f"https://bedrock-runtime.{region}.amazonaws.com"
-    elif provider == "vertex" and region:
-        prefix = "" if region == "global" else f"{region}-"
-        url = f"https://{prefix}aiplatform.googleapis.com"
-    return {**endpoint, "base_url": url} if url else endpoint
 
 
 class Price(Part):
@@ -273,6 +266,18 @@ class Model(Part):
         return self.model or self.name
 
     @property
+    def provider_models(self) -> tuple[str, ...]:
+        """The names at the providers, each once: endpoints may have names of their own."""
+        names = (self.at(endpoint).provider_model for endpoint in self.endpoints)
+        return tuple(dict.fromkeys(names)) or (self.provider_model,)
+
+    def at(self, endpoint: Endpoint) -> Self:
+        """Return the model as it is at an endpoint: with its provider, and its name there."""
+        own = {"provider": endpoint.provider, "model": endpoint.model}
+        changed = {name: value for name, value in own.items() if value is not None}
+        return self.model_copy(update=changed) if changed else self
+
+    @property
     def live_endpoints(self) -> tuple[Endpoint, ...]:
         """The endpoints that can be called."""
         return tuple(endpoint for endpoint in self.endpoints if endpoint.disabled is None)
@@ -282,8 +287,7 @@ class Model(Part):
         """Why the model can't be called at all, or None."""
         if self.live_endpoints or not self.endpoints:
             return None
-        missing = ", ".join(sorted({e.disabled for e in self.endpoints if e.disabled}))
-        return f"{missing} is not set"
+        return are_not_set(e.disabled for e in self.endpoints if e.disabled)
 
     @property
     def input_limit_tokens(self) -> int:

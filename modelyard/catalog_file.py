@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails
 from yaml.reader import ReaderError
 
 from modelyard.catalog import Catalog, suggestion
-from modelyard.catalog_kinds import kind_at, known_keys
+from modelyard.catalog_kinds import bare, kind_at, known_keys
 from modelyard.catalog_sheet import Loc, Sheet, check_names, items
 from modelyard.errors import CatalogError
 from modelyard.price_file import read_prices, with_prices
@@ -342,7 +342,7 @@ def _told(detail: ErrorDetails) -> tuple[Loc, str]:
     if error == "value_error":
         return loc, str(context["error"])
     if error == "literal_error" and isinstance(value, str):
-        near = suggestion(value, map(str, get_args(kind)))
+        near = suggestion(value, map(str, get_args(bare(kind))))
         if isinstance(loc[-1], int):
             return loc[:-2], f"{loc[-2]!r}, item {loc[-1] + 1}: unknown {value!r}{near}"
         return loc[:-1], f"unknown {loc[-1]} {value!r}{near}"

@@ -23,6 +23,7 @@ from modelyard.messages import Answer, Attempt, Call, DeadLetter, DeadReason
 from modelyard.names import CALL_TASK, REPLY_CHANNEL_PREFIX, RESULT_KEY_PREFIX, is_shadow
 from modelyard.plan import Decision
 from modelyard.publish import encode_json
+from modelyard.wording import calls_in, counted
 
 SHOWN_CHARS = 4_000
 """How much is kept of a request that can't be written as JSON."""
@@ -219,7 +220,8 @@ def failure(letter: DeadLetter) -> dict[str, Any]:
 
 def as_error(letter: DeadLetter) -> RequestFailed:
     """Return the error that a waiting client gets."""
-    tried = f" after {len(letter.attempts)} attempts" if letter.attempts else ""
+    calls = calls_in(letter.attempts)
+    tried = f" after {counted(calls, 'attempt')}" if calls else ""
     return RequestFailed(
         f"request {letter.id}: {letter.reason}{tried}: {letter.message}",
         letter.id,

@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from modelyard.wording import calls_in, counted
+
 
 class ModelyardError(Exception):
     """Base of every error that modelyard raises on purpose."""
@@ -106,7 +108,9 @@ class RequestFailed(ModelyardError):
         # What logs, events and Flower show: nothing that a provider said.
         last = self.attempts[-1] if self.attempts else {}
         words = [str(last[key]) for key in ("model", "kind", "status") if last.get(key)]
-        tried = f", {len(self.attempts)} attempts, last: {' '.join(words)}" if words else ""
+        calls = calls_in(self.attempts)
+        made = f"{counted(calls, 'attempt')}, " if calls else ""
+        tried = f", {made}last: {' '.join(words)}" if words else ""
         return f"RequestFailed({self.reason}{tried})"
 
 

@@ -12,6 +12,7 @@ import redis
 from modelyard.alerts import WHYS, BudgetNews, EndpointNews, News
 from modelyard.budgets import spent_key
 from modelyard.catalog import Catalog, Model
+from modelyard.endpoint_labels import named
 from modelyard.names import ENDPOINTS_KEY_PREFIX
 
 STALE_S: Final = 600.0
@@ -23,7 +24,7 @@ LAST_TIME: Final = 1e11
 
 def read_news(client: redis.Redis, catalog: Catalog) -> News:
     """Return what Redis knows of a catalog, in one round trip. Raises `redis.RedisError`."""
-    models = [model for model in catalog.models if model.live_endpoints]
+    models = [model for model in catalog.models if model.endpoints]
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
         for model in models:
@@ -54,10 +55,35 @@ def read_news(client: redis.Redis, catalog: Catalog) -> News:
 def endpoint_news(
     model: Model, fields: Mapping[bytes, bytes], now: float
 ) -> Iterable[EndpointNews]:
-    """Return what a model's hash says of its endpoints that can be called."""
-    for label in labels(model):
-        said = circuit(fields.get(label.encode("utf-8", "replace")), now)
-        yield EndpointNews(model.name, label, *said)
+    """Return what a model's hash says of its endpoints that can be called, here or by workers."""
+    for each in named(model, heard(fields, now)):
+        if each.known:
+            said = circuit(fields.get(each.label.encode("utf-8", "replace")), now)
+            yield EndpointNews(model.name, each.label, *said)
+
+
+def heard(fields: Mapping[bytes, bytes], now: float) -> set[str]:
+    """Return the labels of the endpoints that workers left alone, or had of late."""
+    found: set[str] = set()
+    for raw, value in fields.items():
+        name = raw.decode("utf-8", "replace")
+        if name.startswith("@"):
+            found |= loads(value, now)
+        elif not name.startswith("~") and circuit(value, now)[0]:
+            found.add(name)
+    return found
+
+
+def loads(text: bytes, now: float) -> set[str]:
+    """Return the labels of a worker's endpoints, if it spoke of late.
+
+    What no worker of this version writes says nothing.
+    """
+    try:
+        said: Any = json.loads(text)
+        return {str(label) for label in said["loads"]} if said["at"] >= now - STALE_S else set()
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return set()
 
 
 def circuit(text: bytes | None, now: float) -> tuple[str, float | None, float | None]:

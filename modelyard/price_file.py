@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from modelyard.catalog import Catalog, Model, Price
+from modelyard.catalog import Catalog, Endpoint, Model, Price
 from modelyard.errors import CatalogError
 
 MAX_BYTES: Final = 32 * 1024 * 1024
@@ -186,8 +186,18 @@ def with_prices(catalog: Catalog, prices: Prices) -> Catalog:
 
 
 def names_of(model: Model) -> tuple[str, ...]:
-    """Return the names that a price file may have for a model, the most exact first."""
-    return tuple(dict.fromkeys(_names(model)))
+    """Return the names that a price file may have for a model, the most exact first.
+
+    Where its endpoints have other providers or names, those of the first one come first.
+    """
+    kinds: dict[tuple[str, str], list[Endpoint]] = {}
+    for endpoint in model.endpoints:
+        there = model.at(endpoint)
+        kinds.setdefault((there.provider, there.provider_model), []).append(endpoint)
+    alike = [
+        model.at(some[0]).model_copy(update={"endpoints": tuple(some)}) for some in kinds.values()
+    ]
+    return tuple(dict.fromkeys(name for each in alike or [model] for name in _names(each)))
 
 
 def _names(model: Model) -> Iterator[str]:

@@ -15,6 +15,7 @@ from modelyard.messages import DeadLetter, Lane, Request, problems
 from modelyard.names import REQUESTS_QUEUE, ROUTE_TASK, in_lane
 from modelyard.publish import envelope
 from modelyard.tokens import estimate_tokens
+from modelyard.wording import calls_in, counted
 
 REPLAYS: Final = "modelyard.replays"
 """Metadata key: how many times the request was replayed."""
@@ -84,11 +85,13 @@ def edited(letter: DeadLetter, edit: Edit, now: float) -> Request:
 def remembered(metadata: Any, letter: DeadLetter, now: float) -> dict[str, Any]:
     """Return the metadata of a request together with what became of it so far."""
     before = metadata or {}
+    calls = calls_in(letter.attempts)
+    tried = f" after {counted(calls, 'attempt')}" if calls else ""
     return {
         **before,
         REPLAYS: str(replays(before) + 1),
         REPLAYED_AT: repr(now),
-        DIED: f"{letter.reason} after {len(letter.attempts)} attempts",
+        DIED: f"{letter.reason}{tried}",
     }
 
 

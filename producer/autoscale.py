@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from modelyard.catalog import Catalog
 from modelyard.errors import ModelyardError
+from modelyard.wording import counted
 from producer.children import ChildSpec
 from producer.scale_numbers import BATCH_SHARE, Numbers, read_numbers, rule_of
 from producer.scaling import Load, Rule, State, begun, resized, seen, wanted
@@ -89,6 +90,15 @@ def pools_of(
     )
 
 
+def changed(model: str, before: int, size: int, load: Load) -> str:
+    """Return what becomes of a pool and why, for logs and people."""
+    return (
+        f"{model}: {counted(size, 'process', 'processes')}, {before} before: "
+        f"{load.queued:,} {'waits' if load.queued == 1 else 'wait'}, "
+        f"{load.in_flight:,} in flight{first(load)}"
+    )
+
+
 def first(load: Load) -> str:
     """Return when the first deadline is of what waits, for logs."""
     due = [each.in_s for each in load.due if each.in_s > 0.0]
@@ -136,12 +146,21 @@ class Reader:
 
 
 class Autoscaler:
-    """Grows and shrinks pools. Each begins with its rule's least, as numbers from 1."""
+    """Grows and shrinks pools. Each begins with its rule's least, as numbers from 1.
+
+    `notice` gets a line when one has another size.
+    """
 
     def __init__(
-        self, pools: Sequence[Pool], children: Pools, *, clock: Callable[[], float] = time.monotonic
+        self,
+        pools: Sequence[Pool],
+        children: Pools,
+        *,
+        notice: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._children = children
+        self._notice = notice
         self._clock = clock
         self._pools: dict[str, Pool] = {}
         self._states: dict[str, State] = {}
@@ -170,10 +189,9 @@ class Autoscaler:
             state = seen(self._states[model], load, now)
             size = wanted(state, now)
             if size != state.processes:
-                log.info(
-                    "%s: %d processes, %d before: %d wait, %d in flight%s",
-                    *(model, size, state.processes, load.queued, load.in_flight, first(load)),
-                )
+                line = changed(model, state.processes, size, load)
+                log.info("%s", line)
+                self._notice(line)
             self._resize(pool, size)
             self._states[model] = resized(state, size, now)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ import typer
 from modelyard import __version__
 from modelyard.catalog_file import default_catalog, load_catalog
 from modelyard.client import Client, Handle
+from modelyard.endpoint_labels import left_out
 from modelyard.errors import (
     BrokerError,
     CatalogError,
@@ -68,6 +69,7 @@ from producer.summarize import SummarizeOptions
 from producer.summarize import run as run_summarize
 from producer.window import candidates
 from producer.yard import Addresses, Yard
+from producer.yard_log import logged_to
 
 PATIENCE_S: Final = 10.0
 """For how long a submit tries to reach the broker."""
@@ -158,13 +160,18 @@ def up(
     )
 
     def ready(addresses: Addresses) -> None:
+        stack.enter_context(logged_to(yard.log_dir / "yard.log"))
         if addresses.flower and urlsplit(addresses.flower).port != flower_port:
             err.print(f"port {flower_port} is taken: Flower is at {addresses.flower}")
         for model in off:
             err.print(f"{model.name} is off: {model.disabled}", markup=False, highlight=False)
         show_addresses(addresses, as_json)
 
-    yard.run(ready, threading.Event(), notice=err.print)
+    def notice(line: str) -> None:
+        err.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with ExitStack() as stack:
+        yard.run(ready, threading.Event(), notice=notice)
 
 
 @app.command()
@@ -405,6 +412,11 @@ def check(
                 "ok": True,
                 "file": str(path),
                 "models": {model.name: model.disabled or "ok" for model in catalog.models},
+                "endpoints_off": [
+                    {"model": model.name, "endpoint": label, "missing": missing.split(", ")}
+                    for model in catalog.models
+                    for label, missing in left_out(model)
+                ],
                 "routes": list(catalog.routes),
                 "warnings": warnings,
             }

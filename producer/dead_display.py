@@ -5,21 +5,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from modelyard.dead_entries import Entry, models_of, route_of
 from modelyard.dead_letters import UNREADABLE, Fate, near_limit
 from modelyard.messages import DeadLetter
 from modelyard.replay import replays
+from modelyard.wording import calls_in, counted
 from producer.dead_options import short_duration
 from producer.display import err, out, plain, print_json, show_decision
+from producer.narrow import Column, show_rows
 
 IDS_KEPT: Final = 100
 """How many ids are kept of those that were refused for one reason."""
 IDS_SHOWN: Final = 3
-USUAL_ID_CHARS: Final = 40
 
 
 @dataclass
@@ -123,18 +120,10 @@ def show_list(
     room = f" of at most {most:,}" if most else ""
     plain(f"{count:,}{room} dead letters{': ' + reasons if reasons else ''}")
     if entries:
-        table = Table(box=box.SIMPLE, pad_edge=False)
-        # An id that is cut or on two lines can't be copied; only a strange one is that long.
-        usual = all(len(entry.id) <= USUAL_ID_CHARS for entry in entries)
-        table.add_column("id", no_wrap=usual, overflow="fold")
-        table.add_column("reason", no_wrap=True)
-        table.add_column("age", justify="right", no_wrap=True)
-        for column in ("route", "model"):
-            table.add_column(column, overflow="fold")
-        table.add_column("calls", justify="right", no_wrap=True)
-        for entry in entries:
-            table.add_row(*map(Text, row(entry, now)))
-        out.print(table)
+        # An id that is cut or on two lines can't be copied.
+        columns = [Column("id"), Column("reason"), Column("age", right=True)]
+        columns += [Column("route"), Column("model"), Column("calls", right=True)]
+        show_rows(out, columns, [row(entry, now) for entry in entries])
     if more:
         plain("There are more: --limit, --json, or modelyard dead export.")
     if near_limit(count, most):
@@ -155,7 +144,7 @@ def row(entry: Entry, now: float) -> tuple[str, ...]:
     if letter is None:
         return visible(entry.id), UNREADABLE, age, "", "", ""
     model = (models_of(letter) or ("",))[-1]
-    calls = f"{len(letter.attempts):,}"
+    calls = f"{calls_in(letter.attempts):,}"
     return visible(entry.id), letter.reason, age, visible(route_of(letter)), visible(model), calls
 
 
@@ -184,7 +173,9 @@ def why(letter: DeadLetter) -> str:
     if letter.attempts:
         last = letter.attempts[-1]
         words = [last.model, last.kind or "", str(last.status or "")]
-        return f"{len(letter.attempts)} attempts, last: {' '.join(filter(None, words))}"
+        calls = calls_in(letter.attempts)
+        made = f"{counted(calls, 'attempt')}, " if calls else ""
+        return f"{made}last: {' '.join(filter(None, words))}"
     # What a bug of ours says may have a value in it; its kind is enough here.
     return letter.message.partition(":")[0] if letter.traceback else letter.message
 

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from modelyard.catalog import Catalog
+from modelyard.endpoint_labels import left_out
 from modelyard.errors import ModelyardError, RequestFailed, RequestRevoked
 from modelyard.messages import Answer
 from modelyard.plan import Accept, AnswerCache, Combine, Decision
+from modelyard.wording import are_not_set, counted
 from producer.failure import failure
 from producer.output import console, standard_output
 from producer.queues import ModelState
@@ -124,7 +126,7 @@ def show_models(states: Sequence[ModelState], *, with_broker: bool) -> None:
         inside = "people" if model.is_people else f"{model.provider}/{model.provider_model}"
         table.add_row(
             model.name,
-            model.provider_model if model.endpoints else inside,
+            ", ".join(model.provider_models) if model.endpoints else inside,
             f"{price.input_usd_per_mtok:g} / {price.output_usd_per_mtok:g}",
             *(
                 (f"{state.queued:,}", f"{state.in_flight:,}", f"{state.workers:,}")
@@ -144,10 +146,16 @@ def show_models(states: Sequence[ModelState], *, with_broker: bool) -> None:
 
 def show_catalog(path: Path, catalog: Catalog) -> None:
     """Print what a catalog holds."""
-    plain(f"{path}: ok, {len(catalog.models)} models, {len(catalog.routes)} routes")
+    size = f"{counted(len(catalog.models), 'model')}, {counted(len(catalog.routes), 'route')}"
+    plain(f"{path}: ok, {size}")
     for model in catalog.models:
+        off, why = left_out(model), model.disabled
         ready = "people (modelyard inbox)" if model.is_people else "ready"
-        plain(f"  {model.name}: {'off, ' + model.disabled if model.disabled else ready}")
+        if off and not why:
+            ready += f", without {len(off)} of {len(model.endpoints)} endpoints"
+        plain(f"  {model.name}: {'off, ' + why if why else ready}")
+        for label, missing in off:
+            plain(f"    {label} is off: {are_not_set([missing])}")
 
 
 def plain(text: str) -> None:

@@ -10,18 +10,18 @@ from itertools import groupby
 from typing import Any, Final
 
 import redis
-from rich import box
-from rich.table import Table
 
 from modelyard.alerts import EndpointNews, clock, endpoint_findings
 from modelyard.catalog import Catalog, Endpoint, Model
 from modelyard.catalog_file import default_catalog
+from modelyard.endpoint_labels import named
 from modelyard.names import ENDPOINTS_KEY_PREFIX
-from modelyard.news import endpoint_news, labels
+from modelyard.news import endpoint_news, heard
 from modelyard.redis_errors import broker_error
 from producer.broker import broker
 from producer.display import out, plain, print_json
 from producer.learned_limits import Learned, learned_of, words
+from producer.narrow import Column, show_rows
 from producer.options import AsJson
 
 GONE_S: Final = 10.0
@@ -35,8 +35,9 @@ class EndpointState:
     """An endpoint, as the workers that called it lately find it.
 
     `state`: `well`; `failing`, `limited` or `denied`, which are left alone since `since`, until
-    `until` (seconds since the epoch) and probed in `probed_in_s`; or `off` (its environment
-    variable is not set). `latency_s` is the mean of its answers' times. `learned`: of its limits.
+    `until` (seconds since the epoch) and probed in `probed_in_s`; or `off`: its environment
+    variable is not set here, and no worker told of it. `latency_s` is the mean of its answers'
+    times. `learned`: of its limits.
     """
 
     model: str
@@ -65,25 +66,25 @@ def endpoints(as_json: AsJson = False) -> None:
     if not states:
         plain("no model of the catalog has an endpoint")
         return
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("model", "endpoint", "state"):
-        table.add_column(name, overflow="fold")
-    for name in ("in flight", "mean s", "workers"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = [Column("model"), Column("endpoint"), Column("state", folds=True)]
+    columns += [Column(name, right=True) for name in ("in flight", "mean s", "workers")]
     taught = any(state.learned for state in states)
     if taught:
-        table.add_column("learned, a minute", overflow="fold")
+        columns.append(Column("learned, a minute", folds=True))
+    rows = []
     for state in states:
         until = ""
         if state.probed_in_s is not None:
             until = f" since {clock(state.since)}, probed in {state.probed_in_s:.0f} s"
         mean = "-" if state.latency_s is None else f"{state.latency_s:.2f}"
-        table.add_row(
-            *(state.model, state.endpoint, state.state + until),
-            *(f"{state.in_flight:,}", mean, str(state.workers)),
-            *([words(state.learned)] if taught else []),
+        rows.append(
+            [
+                *(state.model, state.endpoint, state.state + until),
+                *(f"{state.in_flight:,}", mean, str(state.workers)),
+                *([words(state.learned)] if taught else []),
+            ]
         )
-    out.print(table)
+    show_rows(out, columns, rows)
     for model, some in groupby(states, key=lambda state: state.model):
         news = [as_news(state) for state in some if state.state != OFF]
         for finding in endpoint_findings(model, news, now):
@@ -106,11 +107,9 @@ def states_of(model: Model, fields: Mapping[Any, Any], now: float) -> list[Endpo
     """Return the state of each of a model's endpoints, given what is in its hash."""
     said = read(fields)
     alone = {each.endpoint: each for each in endpoint_news(model, fields, now)}
-    names = iter(labels(model))
     return [
-        state_of(model, endpoint, label, said, alone.get(label), now)
-        for endpoint in model.endpoints
-        for label in [next(names) if endpoint.disabled is None else endpoint.label]
+        state_of(model, each.endpoint, each.label, said, alone.get(each.label), now)
+        for each in named(model, heard(fields, now))
     ]
 
 
@@ -151,9 +150,9 @@ def state_of(
     ]
     times = [load[1] for load in loads if load[1]]
     state, probed_in_s, since, until = WELL, None, None, None
-    if endpoint.disabled is not None:
+    if news is None:
         state = OFF
-    elif news is not None and news.why:
+    elif news.why:
         state, since, until = news.why, news.since, news.until
         probed_in_s = max(0.0, round((until or now) - now, 1))
     return EndpointState(

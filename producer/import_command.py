@@ -11,6 +11,7 @@ import typer
 from modelyard.catalog_file import load_catalog
 from modelyard.errors import CatalogError, ModelyardError
 from modelyard.price_file import read_prices
+from modelyard.wording import counted
 from producer.dead_export import give_name
 from producer.display import err, plain, print_json
 from producer.import_litellm import Imported, translate
@@ -74,8 +75,8 @@ def show(config: Path, path: Path | None, imported: Imported) -> None:
         told = f"environment variables of the catalog: {', '.join(imported.variables)}"
         err.print(told, markup=False, highlight=False, soft_wrap=True)
     told = (
-        f"{len(imported.models)} models, {len(imported.routes)} routes, "
-        f"{len(imported.findings)} findings"
+        f"{counted(len(imported.models), 'model')}, {counted(len(imported.routes), 'route')}, "
+        f"{counted(len(imported.findings), 'finding')}"
     )
     if path is None:
         err.print(told, markup=False, highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from producer.litellm_advice import GENERAL, LITELLM, NONE, PARAMS, QUIET, ROUTE
 from producer.litellm_deployment import READ_PARAMS, Deployment, Deployments
 from producer.litellm_file import ConfigFile
 from producer.litellm_notes import Finding, Notes
+from producer.litellm_parts import endpoints_of, parts_of
 from producer.litellm_routes import CHAINS, Routes
 from producer.output import UsageError
 
@@ -75,7 +76,7 @@ def translate(config: ConfigFile, prices: Prices | None = None) -> Imported:
         line = config.line(("model_list",))
         raise config.error(line, f"model_list: no model can be imported{told}")
     strategy, cheapest = balance(notes)
-    models = Models(notes, strategy)
+    models = Models(notes, strategy, cheapest)
     models.add(deployments)
     routes = Routes(notes, models.groups, models.ids).make(cheapest)
     note_leftovers(notes)
@@ -111,43 +112,47 @@ def balance(notes: Notes) -> tuple[str, bool]:
 
 
 class Models:
-    """Makes the catalog's models of deployments. `groups` are the models of each model_name."""
+    """Makes the catalog's models of deployments. `groups` are the models of each model_name.
 
-    def __init__(self, notes: Notes, balance: str) -> None:
+    `cheapest`: LiteLLM takes the cheapest, so those whose price may differ are models of their own.
+    """
+
+    def __init__(self, notes: Notes, balance: str, cheapest: bool) -> None:
         self.notes = notes
         self.balance = balance
+        self.cheapest = cheapest
         self.models: dict[str, dict[str, Any]] = {}
         self.groups: dict[str, list[str]] = {}
         self.ids: dict[str, str] = {}
 
     def add(self, deployments: Sequence[Deployment]) -> None:
         """Make models of all deployments."""
-        grouped: dict[str, dict[tuple[float, str, str], list[Deployment]]] = {}
+        grouped: dict[str, list[Deployment]] = {}
         for each in deployments:
-            key = (each.order, each.place.provider, each.place.model)
-            grouped.setdefault(each.group, {}).setdefault(key, []).append(each)
+            grouped.setdefault(each.group, []).append(each)
         # First models keep their names, whatever others get a number.
         first: dict[str, str] = {}
         for name in grouped:
             first[name] = _name(name, {*grouped, *first.values()})
-        for name, kinds in grouped.items():
-            # In the file's order, except where LiteLLM's `order` says another.
-            parts = [kinds[key] for key in sorted(kinds, key=lambda key: key[0])]
+        for name, group in grouped.items():
+            parts = parts_of(group, apart=self.cheapest)
             names = self.groups[name] = []
             for number, part in enumerate(parts, 1):
                 model = first[name] if number == 1 else self._numbered(first, name, number)
-                self.models[model] = self._model(model, part)
-                self.ids |= {each.id: model for each in part if each.id is not None}
+                self.models[model] = self._model(model, part.deployments)
+                self.ids |= {each.id: model for each in part.deployments if each.id is not None}
                 names.append(model)
             for part, model in zip(parts[1:], names[1:], strict=True):
+                one = part.deployments[0]
+                why = parts[0].clash(one) or "has another provider or model than"
                 self.notes.note(
-                    part[0].loc,
-                    f"is not of one provider, model and order with {names[0]!r}: it is model "
-                    f"{model!r}, tried after {names[0]!r} and not beside it",
+                    one.loc,
+                    f"{why} {names[0]!r}: it is model {model!r}, tried after {names[0]!r} and not "
+                    "beside it",
                 )
             if first[name] != name:
                 self.notes.note(
-                    (*parts[0][0].loc, "model_name"),
+                    (*parts[0].deployments[0].loc, "model_name"),
                     f"can't be the name of a model: that is {first[name]!r}; the route keeps it",
                 )
 
@@ -160,13 +165,9 @@ class Models:
     def _model(self, name: str, parts: Sequence[Deployment]) -> dict[str, Any]:
         model: dict[str, Any] = {"name": name, "provider": parts[0].place.provider}
         model["model"] = parts[0].place.model
-        endpoints = [each.place.endpoint for each in parts if each.place.endpoint is not None]
-        if endpoints and len(endpoints) < len(parts):
-            self.notes.note(
-                parts[0].loc, "some entries of this model have no api_base: they are left out"
-            )
         if self.balance == "weighted":
             self._weigh(parts)
+        endpoints = endpoints_of(parts)
         if endpoints:
             model["endpoints"] = endpoints
         if len(endpoints) > 1:
@@ -179,6 +180,10 @@ class Models:
                         each.loc,
                         f"has another {key} than the first entry of model {name!r}, which counts",
                     )
+        priced = {each.kind for each in parts if "price" in each.settings}
+        for each in parts:
+            if priced and each.kind not in priced:
+                self.notes.note(each.loc, f"has no price: the one of model {name!r} counts")
         return {**model, **settings}
 
     def _weigh(self, parts: Sequence[Deployment]) -> None:

@@ -3,15 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from modelyard.inbox_item import Item
 from modelyard.messages import Draft
-from producer.dead_display import USUAL_ID_CHARS, as_text, messages, moment, named, said, visible
+from producer.dead_display import as_text, messages, moment, named, said, visible
 from producer.dead_options import short_duration
 from producer.display import out, plain, print_json, show_decision
+from producer.narrow import Column, show_rows
 
 
 def show_waiting(
@@ -36,17 +33,9 @@ def show_waiting(
     each = ", ".join(f"{count:,} for {model}" for model, count in counts.items() if count)
     plain(f"{sum(counts.values()):,} in the inbox{': ' + each if each else ''}")
     if items:
-        table = Table(box=box.SIMPLE, pad_edge=False)
-        usual = all(len(item.id) <= USUAL_ID_CHARS for item in items)
-        table.add_column("id", no_wrap=usual, overflow="fold")
-        table.add_column("model", overflow="fold")
-        table.add_column("state", no_wrap=True)
-        table.add_column("age", justify="right", no_wrap=True)
-        table.add_column("intent", overflow="fold")
-        table.add_column("tokens", justify="right", no_wrap=True)
-        for item in items:
-            table.add_row(*(Text(visible(cell)) for cell in row(item, now)))
-        out.print(table)
+        columns = [Column("id"), Column("model"), Column("state"), Column("age", right=True)]
+        columns += [Column("intent"), Column("tokens", right=True)]
+        show_rows(out, columns, [[visible(cell) for cell in row(item, now)] for item in items])
     if more:
         plain("There are more: --limit, --json.")
 

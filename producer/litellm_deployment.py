@@ -33,7 +33,7 @@ READ_PARAMS: Final = (
     }
 )
 _READ_INFO: Final = COSTS.keys() | {"id", "mode", "base_model", "max_input_tokens"}
-_ENDPOINT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,119}")
+ENDPOINT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,119}")
 
 
 @dataclass
@@ -50,6 +50,13 @@ class Deployment:
     shares: dict[str, float]
     """Of weight, rpm and tpm what is given: LiteLLM shuffles by the first."""
     base_model: str | None
+    abilities: dict[str, bool]
+    """What `model_info` says that it can do, or can't: `supports_vision` and the like."""
+
+    @property
+    def kind(self) -> tuple[str, str, bool]:
+        """Its provider, its name there, and whether it has an address: litellm needs none."""
+        return self.place.provider, self.place.model, self.place.endpoint is not None
 
 
 class Deployments:
@@ -157,7 +164,7 @@ class Deployments:
             quota["concurrency"] = at_once
         id = text(info.get("id"))
         if found.endpoint is not None:
-            if id is not None and id not in self._names and _ENDPOINT_NAME.fullmatch(id):
+            if id is not None and id not in self._names and ENDPOINT_NAME.fullmatch(id):
                 found.endpoint["name"] = id
                 self._names.add(id)
             if quota:
@@ -190,6 +197,11 @@ class Deployments:
                 if (number := as_number(params.get(key))) is not None and number >= 0
             },
             text(info.get("base_model")),
+            {
+                str(key): value
+                for key, value in info.items()
+                if str(key).startswith("supports_") and isinstance(value, bool)
+            },
         )
 
     def _settings(

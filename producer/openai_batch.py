@@ -235,7 +235,7 @@ def pinned(model: str, catalog: Catalog) -> tuple[str, ...]:
     A file that was written for a provider has the provider's names.
     """
     names = [known.name for known in catalog.models if known.name == model]
-    return tuple(names or (known.name for known in catalog.models if known.provider_model == model))
+    return tuple(names or (each.name for each in catalog.models if model in each.provider_models))
 
 
 def target(model: Any, catalog: Catalog, default_route: str) -> tuple[str, tuple[str, ...]]:

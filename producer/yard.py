@@ -154,7 +154,8 @@ class Yard:
 
         In the main thread SIGINT, SIGTERM and SIGHUP stop it too, and a second one stops it at
         once. `stop_when_stdin_closes` begins an orderly stop when nobody holds the other end of
-        standard input any more. `notice` gets a line when something takes long or died. Raises
+        standard input any more. `notice` gets a line when something takes long or died, or a
+        pool has another size. Raises
         `EmbeddedRedisError`, for a broker that was given `BrokerUnavailable` or `SettingsError`,
         and, when a part can't be kept running, `YardFailed`.
         """
@@ -169,7 +170,7 @@ class Yard:
             try:
                 redis = self._start_redis(stack, notice, stopping)
                 self._start_children(stack, redis, ready, signals, notice)
-                size_pools = self._start_scaling(stack, redis)
+                size_pools = self._start_scaling(stack, redis, notice)
                 self._watch(redis, stopping, self._start_following(), size_pools)
             except EmbeddedRedisError as error:
                 if not stopping():
@@ -245,7 +246,9 @@ class Yard:
             )
         )
 
-    def _start_scaling(self, stack: ExitStack, redis: EmbeddedRedis | None) -> Callable[[], None]:
+    def _start_scaling(
+        self, stack: ExitStack, redis: EmbeddedRedis | None, notice: Callable[[str], None]
+    ) -> Callable[[], None]:
         """Return what sizes the pools, if they are sized."""
         scale, url = self._scale, self._broker_url if redis is None else redis.url
         if scale is None:
@@ -253,7 +256,7 @@ class Yard:
         assert url is not None
         spec = partial(model_spec, python=self._python, loglevel=self._loglevel)
         pools = pools_of(scale, self._processes, spec)
-        scaler = Autoscaler(pools, self._worker_children, clock=self._clock)
+        scaler = Autoscaler(pools, self._worker_children, notice=notice, clock=self._clock)
         reader = stack.enter_context(Reader(scale.reading(url)))
 
         def size() -> None:

@@ -62,3 +62,28 @@ def test_people_read_the_warnings_after_what_the_catalog_holds(tmp_path: Path) -
     warned = [line for line in done.stderr.splitlines() if line.startswith("warning: model 'mine'")]
     assert len(warned) == 1
     assert "No module named 'answers'" in warned[0]
+
+
+def test_it_says_which_endpoints_are_left_out_and_for_want_of_what(tmp_path: Path) -> None:
+    (tmp_path / "catalog.yaml").write_text(
+        """\
+models:
+  - name: small
+    provider: openai
+    endpoints:
+      - {base_url: "http://127.0.0.1:1/v1"}
+      - {name: west, base_url: "http://127.0.0.1:2/v1", api_key: "${NOBODY_SET_THIS}"}
+routes: {default: {otherwise: [small]}}
+"""
+    )
+    done = check(tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1:] == [
+        "  small: ready, without 1 of 2 endpoints",
+        "    west is off: NOBODY_SET_THIS is not set",
+    ]
+    said = json.loads(check(tmp_path, "--json").stdout)
+    assert said["models"] == {"small": "ok"}
+    assert said["endpoints_off"] == [
+        {"model": "small", "endpoint": "west", "missing": ["NOBODY_SET_THIS"]}
+    ]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from waiting import eventually
@@ -31,10 +32,11 @@ routes:
 """
 
 
-def run(yard: Workers, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(yard: Workers, *arguments: str, without: str = "") -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in yard.env.items() if name not in without.split()}
     return subprocess.run(
         [sys.executable, "-m", "producer", *arguments],
-        env={**yard.env, "COLUMNS": "200"},
+        env={**env, "COLUMNS": "200"},
         capture_output=True,
         text=True,
         check=False,
@@ -55,8 +57,9 @@ def alerts(yard: Workers) -> dict[str, str]:
     return found
 
 
-def metrics(yard: Workers) -> set[str]:
-    catalog = load_catalog(yard.folder / "catalog.yaml", yard.env)
+def metrics(yard: Workers, without: str = "") -> set[str]:
+    env = {name: value for name, value in yard.env.items() if name not in without.split()}
+    catalog = load_catalog(yard.folder / "catalog.yaml", env)
     return set(exposition({}, read_state(yard.broker_url, catalog, 0)).splitlines())
 
 
@@ -87,6 +90,14 @@ def test_an_endpoint_that_denies_is_told_until_it_answers_again(
         assert state["state"] == "denied"
         assert state["until"] > state["since"]
         assert "alert: keyed at west: denies our calls" in run(yard, "endpoints").stdout
+        # What workers found is told where nobody has their key and their address.
+        lacks = "FAKE_KEY FAKE_URL"
+        told = run(yard, "health", "--alerts-fail", without=lacks)
+        assert (told.returncode, "keyed at west" in told.stdout) == (1, True)
+        assert json.loads(run(yard, "endpoints", "--json", without=lacks).stdout) == [
+            {**state, "probed_in_s": ANY, "in_flight": 0, "workers": ANY}
+        ]
+        assert f"{denied} 1.0" in metrics(yard, without=lacks)
 
         yard.fake.always("keyed", Reply(text="here again"))
 

@@ -98,7 +98,8 @@ def test_a_backlog_grows_a_pool_that_shrinks_after_it_and_all_is_answered_once(
     backlog, later = Gate(), Gate()
     fake.always("provider-small", Reply(text="first", gate=backlog))
     settings = Settings(catalog=path)
-    with running(yard), Client(redis_url, settings=settings) as client:
+    told: list[str] = []
+    with running(yard, told.append), Client(redis_url, settings=settings) as client:
         handles = client.submit_many(["Summarize: a story"] * 40, models=["small"])
         # All places of all processes that there may be, and no more.
         fake.wait_until(lambda fake: fake.in_flight == MOST * PLACES, timeout_s=90)
@@ -117,6 +118,9 @@ def test_a_backlog_grows_a_pool_that_shrinks_after_it_and_all_is_answered_once(
         eventually(lambda: len(pool(redis_url)) == 1, timeout_s=90)
         assert client.submit("Summarize: more", models=["small"]).result(90).text == "second"
     assert len(fake.calls) == 44
+    # Each change is one line for people.
+    assert told[0].startswith(f"small: {MOST} processes, 1 before: ")
+    assert told[-1].startswith("small: 1 process, 2 before: ")
 
 
 def growth(caplog: pytest.LogCaptureFixture) -> str:

@@ -1,7 +1,10 @@
 """Which processes are started and ended as the numbers change."""
 
+import io
+import logging
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from waiting import eventually
@@ -11,6 +14,7 @@ from producer.autoscale import Autoscaler, Pool, Reader
 from producer.children import ChildSpec
 from producer.scale_numbers import Numbers
 from producer.scaling import Rule
+from producer.yard_log import logged_to
 
 
 class Pools:
@@ -106,3 +110,37 @@ def test_a_broker_that_is_away_is_said_once_and_asked_again(
         assert eventually(reader.take) == busy(1)
     said = [record.message for record in caplog.records]
     assert said == ["the pools keep their size: it can't be reached"]
+
+
+def test_a_pool_that_has_another_size_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "modelyard.yard")
+    told: list[str] = []
+    clock = Clock()
+    scaler = Autoscaler(
+        [Pool("small", RULE, spec)], Pools("small-1"), notice=told.append, clock=clock
+    )
+    scaler.apply(busy(10, queued=150))
+    scaler.apply(busy(10, queued=150))
+    assert told == ["small: 3 processes, 1 before: 150 wait, 10 in flight"]
+    for clock.now in (60.0, 120.0):
+        scaler.apply(busy(0))
+    assert told[-1] == "small: 1 process, 3 before: 0 wait, 0 in flight"
+    assert [record.getMessage() for record in caplog.records] == told
+
+
+def test_a_terminal_hears_of_warnings_only_and_the_yard_s_log_of_all(tmp_path: Path) -> None:
+    terminal = io.StringIO()
+    handler, log = logging.StreamHandler(terminal), logging.getLogger("modelyard.yard")
+    logging.getLogger().addHandler(handler)
+    before = log.level
+    try:
+        with logged_to(tmp_path / "yard.log"):
+            log.info("grown")
+            log.warning("died")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    text = (tmp_path / "yard.log").read_text()
+    assert "INFO modelyard.yard: grown" in text
+    assert "WARNING modelyard.yard: died" in text
+    assert terminal.getvalue() == "died\n"
+    assert (log.level, handler.level) == (before, logging.NOTSET)

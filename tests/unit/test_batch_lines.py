@@ -23,6 +23,7 @@ from producer.openai_batch import (
     bad_line_number,
     error_line,
     is_output,
+    pinned,
     read_line,
     request_line_id,
 )
@@ -41,6 +42,17 @@ CATALOG = Catalog(
 )
 
 HELLO = {"role": "user", "content": "Hello"}
+
+
+def test_a_providers_name_means_the_models_of_whose_endpoints_it_is_the_name() -> None:
+    azure = {"base_url": "http://two.example", "provider": "azure", "model": "gpt-eu"}
+    endpoints = [{"base_url": "http://one.example/v1"}, azure]
+    model = {"name": "gpt", "provider": "openai", "model": "gpt-4o", "endpoints": endpoints}
+    catalog = Catalog.model_validate(
+        {"models": [model], "routes": {"default": {"otherwise": ["gpt"]}}}
+    )
+    assert pinned("gpt-eu", catalog) == pinned("gpt-4o", catalog) == ("gpt",)
+    assert pinned("gpt-us", catalog) == ()
 
 
 def raw(*, without: str = "", **values: Any) -> bytes:

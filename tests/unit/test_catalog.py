@@ -88,6 +88,47 @@ class TestModel:
         assert remote().provider_model == "small"
         assert remote(model="gpt-4o-mini").provider_model == "gpt-4o-mini"
 
+    def test_an_endpoint_may_have_a_provider_and_a_name_of_its_own(self) -> None:
+        model = Model.model_validate(
+            {
+                "name": "gpt",
+                "provider": "openai",
+                "model": "gpt-4o",
+                "endpoints": [
+                    {"base_url": "http://a"},
+                    {"base_url": "http://b", "provider": "azure", "model": "eu"},
+                    {"base_url": "http://c", "provider": "azure"},
+                    {"provider": "bedrock", "region": "eu-west-1", "model": "eu"},
+                    {"provider": "anthropic"},
+                ],
+            }
+        )
+        there = [model.at(each) for each in model.endpoints]
+        assert there[0] is model
+        assert [(each.provider, each.provider_model) for each in there] == [
+            ("openai", "gpt-4o"),
+            ("azure", "eu"),
+            ("azure", "gpt-4o"),
+            ("bedrock", "eu"),
+            ("anthropic", "gpt-4o"),
+        ]
+        assert [each.base_url for each in model.endpoints[3:]] == [
+            "https://bedrock-runtime.eu-west-1.amazonaws.com",
+            "https://api.anthropic.com",
+        ], "the address follows from its own provider"
+        assert model.provider_models == ("gpt-4o", "eu")
+
+    def test_the_address_of_the_models_provider_is_not_for_another_one(self) -> None:
+        with pytest.raises(ValidationError, match="base_url"):
+            Model.model_validate(
+                {"name": "c", "provider": "anthropic", "endpoints": [{"provider": "openai"}]}
+            )
+
+    @pytest.mark.parametrize("provider", ["extractive", "python", "people"])
+    def test_what_has_no_address_is_no_endpoints_provider(self, provider: str) -> None:
+        with pytest.raises(ValidationError, match=f"provider '{provider}' has no endpoints"):
+            Endpoint.model_validate({"base_url": "http://x", "provider": provider})
+
     def test_one_live_endpoint_is_enough(self) -> None:
         model = remote(endpoints=(OFF, LIVE))
         assert model.disabled is None

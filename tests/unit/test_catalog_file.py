@@ -308,6 +308,28 @@ class TestMistakes:
     ) -> None:
         assert problems(changed(old, new)) == (f"catalog.yaml:{problem}",)
 
+    @pytest.mark.parametrize(
+        ("line", "problem"),
+        [
+            (
+                "provider: azur",
+                "6: model 'small', endpoint 1: unknown provider 'azur' (did you mean 'azure'?)",
+            ),
+            (
+                "provider: people",
+                "5: model 'small', endpoint 1: provider 'people' has no endpoints: it can't be "
+                "one's",
+            ),
+            ("model: ''", "6: model 'small', endpoint 1: 'model' must not be empty"),
+        ],
+    )
+    def test_of_an_endpoints_own_provider_and_name_is_told_too(
+        self, problems: Problems, line: str, problem: str
+    ) -> None:
+        assert problems(with_endpoint("base_url: http://h/v1", line)) == (
+            f"catalog.yaml:{problem}",
+        )
+
     def test_all_are_told_at_once_in_the_order_of_the_file(self, problems: Problems) -> None:
         text = textwrap.dedent(
             """\

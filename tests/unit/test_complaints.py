@@ -84,6 +84,22 @@ def test_fields_that_a_provider_does_not_use(provider: str, key: str) -> None:
     ]
 
 
+def test_an_endpoints_own_provider_is_what_is_judged() -> None:
+    mixed = model(
+        "openai",
+        {"provider": "azure", "api_version": "2024-10-21", "name": "a"},
+        {"api_version": "2024-10-21", "name": "b"},
+        {"provider": "bedrock", "region": "r", "name": "c"},
+        {"provider": "litellm", "name": "d"},
+    )
+    assert told(mixed, without=("litellm", BOTO)) == [
+        "model 'm1': litellm is not installed here: pip install litellm",
+        "model 'm1', endpoint 2: provider 'openai' does not use 'api_version'",
+        "model 'm1', endpoint 3: calls without an api_key need botocore, which is not installed "
+        "here: pip install 'botocore'",
+    ]
+
+
 @pytest.mark.parametrize("provider", ["openai", "azure", "anthropic", "litellm"])
 def test_a_region_that_no_request_can_ask_for(provider: str) -> None:
     (warning,) = told(model(provider, {"region": "us"}, regions=["eu"]))

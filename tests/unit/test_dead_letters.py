@@ -141,7 +141,7 @@ def test_a_replayed_request_says_the_same_and_remembers_what_it_died_of() -> Non
         "tenant": "acme",
         "modelyard.replays": "1",
         "modelyard.replayed_at": "1000000.0",
-        "modelyard.died": "exhausted after 1 attempts",
+        "modelyard.died": "exhausted after 1 attempt",
     }
     assert replays(again.metadata) == 2
     assert queue_of(first) == "batch.requests"
@@ -284,7 +284,7 @@ def test_a_letter_in_a_list_has_neither_its_prompt_nor_what_a_provider_said() ->
     ]
     for letter in letters:
         assert SECRET not in json.dumps(in_short(letter))
-    assert in_short(letters[0])["why"] == "1 attempts, last: small retryable 503"
+    assert in_short(letters[0])["why"] == "1 attempt, last: small retryable 503"
 
 
 def test_what_a_terminal_would_obey_is_not_printed() -> None:

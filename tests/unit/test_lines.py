@@ -79,20 +79,53 @@ def test_another_one_takes_its_place_otherwise(
     assert same is known
 
 
+def two(*endpoints: dict[str, Any], **changed: Any) -> Model:
+    return Model.model_validate(
+        {"name": "m", "provider": "openai", "endpoints": endpoints, **changed}
+    )
+
+
+def test_each_endpoint_is_called_in_the_dialect_and_by_the_name_of_its_own() -> None:
+    b = {"base_url": "http://b.test", "name": "b", "provider": "azure", "model": "eu"}
+    one, other = connect(two(BASE, b, model="gpt-4o"))
+    assert (type(one.provider).__name__, type(other.provider).__name__) == ("OpenAI", "Azure")
+    assert (one.made_of[0]["provider"], one.made_of[0]["model"]) == ("openai", "gpt-4o")
+    assert (other.made_of[0]["provider"], other.made_of[0]["model"]) == ("azure", "eu")
+
+
+def test_an_endpoint_that_changes_its_name_leaves_the_others_as_they_are() -> None:
+    b = {"base_url": "http://b.test", "name": "b"}
+    before, after = two(BASE, b), two(BASE, {**b, "model": "other"})
+    lines = connect(before)
+    again = connect(after, {line.label: line for line in lines})
+    assert again[0] is lines[0] and again[1] is not lines[1]
+    same = [
+        identity(before, old) == identity(after, new)
+        for old, new in zip(before.endpoints, after.endpoints, strict=True)
+    ]
+    assert same == [True, False]
+
+
+def test_it_does_not_matter_where_a_provider_and_a_name_stand() -> None:
+    (line,) = connect(model(provider="azure", model="eu"))
+    moved = model({"provider": "azure", "model": "eu"})
+    assert connect(moved, {"a": line}) == [line]
+
+
 def test_what_could_not_be_made_is_tried_again_and_left_out_beside_others() -> None:
     broken = model({"api_key": "ключ"})
     (line,) = connect(broken)
     assert line.is_broken
     (again,) = connect(broken, {"a": line})
     assert again is not line and again.is_broken
-    two = Model.model_validate(
+    pair = Model.model_validate(
         {
             "name": "m",
             "provider": "openai",
             "endpoints": [{**BASE, "api_key": "ключ"}, {**BASE, "name": "b"}],
         }
     )
-    assert [each.label for each in connect(two)] == ["b"]
+    assert [each.label for each in connect(pair)] == ["b"]
 
 
 def test_two_keys_at_one_address_are_told_apart() -> None:

@@ -84,6 +84,15 @@ def sent(dialect: Dialect, request: Request) -> dict[str, Any]:
     return body
 
 
+def test_endpoints_of_one_model_are_one_author_only_if_they_are_alike() -> None:
+    """Another provider, or another deployment, can't be told to read what one has signed."""
+    places: list[dict[str, Any]] = [{}, {}, {"provider": "bedrock"}, {"model": "m-2"}]
+    endpoints = [Endpoint(base_url=f"http://h{n}", **each) for n, each in enumerate(places)]
+    one, alike, *others = (author(model("anthropic").at(each)) for each in endpoints)
+    assert one == alike == author(model("anthropic"))
+    assert len({one, *others}) == 3
+
+
 # -- answers with thoughts in them
 
 THINKING = {"type": "thinking", "thinking": "Bern, then.", "signature": "EqQBCgIYAhIM"}

@@ -146,6 +146,15 @@ def test_bedrock_and_vertex_have_names_with_their_prefixes() -> None:
     assert names_of(vertex) == ("vertex_ai/gemini-x", "gemini-x")
 
 
+def test_where_endpoints_differ_the_first_ones_names_come_first() -> None:
+    azure = {"base_url": "https://x.openai.azure.com", "provider": "azure", "model": "our-gpt"}
+    groq = {"base_url": "https://api.groq.com/openai/v1", "model": "y"}
+    two = model(endpoints=[azure, {"base_url": "https://api.openai.com/v1"}, groq, azure])
+    names = ("azure/our-gpt", "our-gpt", "openai/gpt-4o", "gpt-4o", "groq/y", "y")
+    assert names_of(two) == names
+    assert priced(two).price.input_usd_per_mtok == 2.5, "a deployment may have any name"
+
+
 def test_a_price_of_its_own_stays_and_so_does_the_window() -> None:
     free = model(price={"input_usd_per_mtok": 0})
     assert priced(free) == free

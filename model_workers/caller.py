@@ -5,7 +5,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -83,7 +83,7 @@ class Caller:
             move = advance(call, attempts, Retry(), time.time(), 0.0)
             assert not isinstance(move, CallNow)
             return Failed(attempts, move)
-        avoid = ""
+        avoid: tuple[str, ...] = ()
         while True:
             elsewhere = bool(avoid) and self._balancer.elsewhere(catalog, model, request, avoid)
             draw = self._random.random()
@@ -111,7 +111,7 @@ class Caller:
             attempts = (*attempts, attempt)
             if completion is not None:
                 return Answered(model, attempts, completion)
-            avoid = attempt.endpoint
+            avoid = (*avoid, attempt.endpoint)
 
     async def _place(
         self,
@@ -119,7 +119,7 @@ class Caller:
         model: Model,
         call: Call,
         request: Request,
-        avoid: str,
+        avoid: Sequence[str],
         stays: bool,
     ) -> Place | NextStep | Later | Die:
         """Return the endpoint for the next call, once there is one, or what to do instead."""

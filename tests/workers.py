@@ -7,12 +7,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import redis
 from waiting import eventually
 
 from modelyard.client import Client
+from modelyard.dead_entries import Filter
+from modelyard.dead_letters import DeadLetters
 from modelyard.embedded_redis import EmbeddedRedis
+from modelyard.errors import RequestFailed
 from modelyard.settings import Settings
 from modelyard.testing import FakeProvider
 from producer.commands import model_command, router_command
@@ -94,8 +99,33 @@ class Workers:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
+    def calm(self, *models: str) -> None:
+        """Forget cues and calls. Each of these models answers a call before that: no breaker goes
+        on with what the test before did to it.
+        """
+        self.fake.reset()
+        with self.client() as client:
+            for model in models:
+                eventually(
+                    partial(answers, self.broker_url, client, model), message=f"{model} answers"
+                )
+        self.fake.reset()
+
     def client(self) -> Client:
         return Client(self.broker_url, settings=Settings(catalog=self.folder / "catalog.yaml"))
+
+
+def answers(broker_url: str, client: Client, model: str) -> bool:
+    """Whether a model answers now. Nothing of it stays."""
+    handle = client.submit("calm", models=(model,))
+    try:
+        handle.result(30)
+    except RequestFailed:
+        with redis.Redis.from_url(broker_url) as store:
+            letters = DeadLetters(store)
+            letters.drop(list(letters.find(Filter(ids=(handle.id,)))))
+        return False
+    return True
 
 
 @contextmanager

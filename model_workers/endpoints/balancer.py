@@ -82,11 +82,12 @@ class Balancer:
     # -- before a call
 
     async def place(
-        self, catalog: Catalog, model: Model, request: Request, *, avoid: str = ""
+        self, catalog: Catalog, model: Model, request: Request, *, avoid: Sequence[str] = ()
     ) -> Place | Hold:
         """Return where a call of `request` goes, or for how long none goes anywhere.
 
-        `avoid` is the label of the endpoint that failed it last: another one comes before it.
+        `avoid` are the labels of the endpoints that failed it, one for each time: those that did
+        not come before them.
         """
         await self._listen(self._desks.of(catalog, model, self.now()))
         while True:
@@ -108,12 +109,14 @@ class Balancer:
             if taken is not None:
                 return taken
 
-    def elsewhere(self, catalog: Catalog, model: Model, request: Request, label: str) -> bool:
-        """Return whether another endpoint than `label` can take a call at once."""
+    def elsewhere(
+        self, catalog: Catalog, model: Model, request: Request, avoid: Sequence[str]
+    ) -> bool:
+        """Return whether an endpoint that is none of `avoid` can take a call at once."""
         now = self.now()
         desk = self._desks.of(catalog, model, now)
         return any(
-            post.line.label != label and fits(post, request) and usable(post, desk.model, now)
+            post.line.label not in avoid and fits(post, request) and usable(post, desk.model, now)
             for post in desk.posts
         )
 
@@ -128,7 +131,7 @@ class Balancer:
         await self._sharing.listen(desk)
 
     def _ordered(
-        self, posts: list[Post], model: Model, request: Request, avoid: str, now: float
+        self, posts: list[Post], model: Model, request: Request, avoid: Sequence[str], now: float
     ) -> list[Post]:
         metadata = request.metadata
         sticky = metadata.get("session") or metadata.get("user") or ""
@@ -141,9 +144,16 @@ class Balancer:
             draws=[self._draw() for _ in posts],
         )
         ordered = [posts[at] for at in ranks]
-        # What failed this very request comes last, and a probe before what is known to be well:
-        # a request that has elsewhere to go can try it.
-        return sorted(ordered, key=lambda post: (post.line.label == avoid, post.circuit.is_closed))
+        # What failed this very request comes last. A probe comes before what is known to be well:
+        # the request has elsewhere to go. Not if it failed before: it must not be used up.
+        return sorted(
+            ordered,
+            key=lambda post: (
+                avoid.count(post.line.label),
+                post.line.label in avoid[-1:],
+                post.circuit.is_closed != bool(avoid),
+            ),
+        )
 
     async def _take(
         self, catalog: Catalog, desk: Desk, well: list[Post], request: Request

@@ -123,7 +123,7 @@ def module_yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
 
 @pytest.fixture
 def yard(module_yard: Workers) -> Workers:
-    module_yard.fake.reset()
+    module_yard.calm(*MODELS, "narrow")
     return module_yard
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from strategy_yard import strategy_yard
+from strategy_yard import MODELS, strategy_yard
 from waiting import eventually
 from workers import Workers
 
@@ -39,7 +39,7 @@ def module_yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
 
 @pytest.fixture
 def yard(module_yard: Workers) -> Workers:
-    module_yard.fake.reset()
+    module_yard.calm(*MODELS)
     return module_yard
 
 

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -49,11 +50,13 @@ class Yard:
         self.model = catalog.model("m")
         self.balancer = Balancer(clock=self.clock, draw=random.Random(1).random)
 
-    async def place(self, request: Request | None = None, avoid: str = "") -> Place | Hold:
+    async def place(
+        self, request: Request | None = None, avoid: Sequence[str] = ()
+    ) -> Place | Hold:
         request = request or Request.of("hello")
         return await self.balancer.place(self.catalog, self.model, request, avoid=avoid)
 
-    async def placed(self, request: Request | None = None, avoid: str = "") -> Place:
+    async def placed(self, request: Request | None = None, avoid: Sequence[str] = ()) -> Place:
         place = await self.place(request, avoid)
         assert isinstance(place, Place), place
         return place
@@ -88,7 +91,22 @@ async def test_the_other_endpoint_takes_the_call_of_one_that_is_left_alone() -> 
 
 async def test_who_failed_a_request_is_the_last_to_get_it_again() -> None:
     yard = Yard(catalog({"name": "a", "weight": 1000}, {"name": "b"}))
-    assert [label(await yard.placed(avoid="a")) for _ in range(5)] == ["b"] * 5
+    assert [label(await yard.placed(avoid=["a"])) for _ in range(5)] == ["b"] * 5
+
+
+async def test_a_request_that_failed_goes_where_it_did_not_and_is_no_probe() -> None:
+    yard = Yard(catalog({"name": "a"}, {"name": "b"}, {"name": "c"}))
+    a = await yard.placed(avoid=["b", "c"])
+    assert label(a) == "a"
+    assert {label(await yard.placed(avoid=["a", "b"])) for _ in range(20)} == {"c"}
+    assert label(await yard.placed(avoid=["a", "b", "c", "b"])) in {"a", "c"}
+    assert yard.balancer.elsewhere(yard.catalog, yard.model, Request.of("hello"), ["b", "c"])
+    assert not yard.balancer.elsewhere(yard.catalog, yard.model, Request.of("x"), ["a", "b", "c"])
+    yard.fail(a, FailureKind.RETRYABLE)
+    yard.clock.now += 60.0
+    # `a` may be probed by now: by a new request, and by none that could be used up by it.
+    assert label(await yard.placed(avoid=["b"])) == "c"
+    assert label(await yard.placed()) == "a"
 
 
 async def test_one_probe_at_a_time_tries_an_endpoint_that_failed() -> None:
@@ -133,7 +151,7 @@ async def test_after_a_limit_more_calls_are_let_through_from_second_to_second() 
 
 async def test_a_hold_says_how_long_and_why() -> None:
     yard = Yard(catalog({"name": "a"}, {"name": "b"}))
-    a = await yard.placed(avoid="b")
+    a = await yard.placed(avoid=["b"])
     yard.fail(a, FailureKind.DENIED)
     b = await yard.placed()
     yard.fail(b, FailureKind.LIMITED, 7.0)

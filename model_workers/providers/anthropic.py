@@ -9,7 +9,8 @@ What becomes of a request. What is not in this table is refused, and never quiet
 | tool turns, `tool_calls` | `tool_result` first in a user turn, `tool_use` |
 | images | by https address, or base64; `detail` auto and high are how it looks at them |
 | `max_completion_tokens`, `max_tokens` | `max_tokens`; or the model's `max_output_tokens` |
-| `temperature`, `top_p` | the same, from 0 to 1; above is refused |
+| `temperature`, `top_p`, `top_k` | the same, the first two from 0 to 1; above is refused |
+| the same, from version 2026-10-21 of the API on | refused |
 | `stop` | `stop_sequences` |
 | `tools` of type function | `tools` with `input_schema`; Anthropic's own stay as they are |
 | `tool_choice` auto, required, none, a function | auto, any, none, tool |
@@ -18,8 +19,8 @@ What becomes of a request. What is not in this table is refused, and never quiet
 | `reasoning_effort` low to max; none | `output_config.effort`; `thinking` disabled |
 | `user`, `safety_identifier` | `metadata.user_id` |
 | `service_tier` auto, default | auto, standard_only |
-| `cache_control`, `container`, `inference_geo`, `metadata.user_id`, `output_config`, | |
-| `stop_sequences`, `thinking`, `top_k` | as they are |
+| `cache_control`, `container`, `diagnostics`, `inference_geo`, `metadata.user_id`, | |
+| `output_config`, `speed`, `stop_sequences`, `thinking` | as they are |
 | `anthropic_beta`, a list of names | the header `anthropic-beta` |
 | `seed`, `logprobs`, `n` above 1, penalties, `logit_bias`, `name` of a turn, ... | refused |
 
@@ -38,9 +39,10 @@ What a failed call means, where it differs from `providers.openai`:
 | 400 that speaks of a prompt or context that is too long; 413 | TOO_LONG |
 | 400 "Output blocked by content filtering policy" | REFUSED |
 | 400 of a credit balance or a usage limit; 401, 402, 403, 404 | DENIED |
+| an `error_code` of a spent limit, a closed account or a key that is locked | DENIED |
 | 400 otherwise | PERMANENT |
 | 409, 5xx, 529 `overloaded_error` | RETRYABLE |
-| 429 | LIMITED; DENIED if `error_code` says that the month's spend limit is reached |
+| 429 | LIMITED |
 | an error in the middle of a stream | as its type's status |
 | 200 with `stop_reason` refusal and no text | REFUSED |
 | 200 with model_context_window_exceeded and no text | TOO_LONG |
@@ -73,7 +75,7 @@ from modelyard.errors import FailureKind
 from modelyard.messages import Request, ToolCall, Usage
 
 VERSION: Final = "2023-06-01"
-"""The version of the API that this is written for."""
+"""The version of the API that is spoken: the last one that takes `temperature`."""
 
 _STATUS: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
@@ -92,6 +94,16 @@ _TOO_LONG: Final = re.compile(
     r"(prompt|input|request) is too long|context (limit|length|window)", re.IGNORECASE
 )
 _UNPAID: Final = re.compile(r"credit balance is too low|API usage limits", re.IGNORECASE)
+_DENIED_CODES: Final = frozenset(
+    {
+        "cmek_key_disabled",
+        "cmek_key_network_blocked",
+        "contract_spend_limit_reached",
+        "enforced_spend_limit_reached",
+        "organization_on_hold",
+    }
+)
+"""What `error.details.error_code` says if a person has to act, whatever the status."""
 _FILTERED: Final = re.compile(r"blocked by content filtering policy", re.IGNORECASE)
 
 _FINISH: Final[Mapping[str, str]] = {
@@ -121,7 +133,7 @@ class AnthropicDialect(Dialect):
         return {**headers, "x-api-key": self._key} if self._key else headers
 
     def encode(self, request: Request) -> bytes:
-        return encode_call(self._model, request)
+        return encode_call(self._model, request, version=self._version)
 
     def headers_of(self, request: Request) -> Mapping[str, str]:
         betas = read_betas(Params(PROVIDER, request.params))
@@ -187,9 +199,10 @@ def _failure(status: int | None, data: Any, text: str, wait_s: float | None) -> 
 def classify(status: int, message: str, code: str = "") -> FailureKind:
     """Return what an error means, by the table above; `code` is `error.details.error_code`."""
     kind = FailureKind.PERMANENT
-    if status == 429:
-        spent = code == "enforced_spend_limit_reached"
-        kind = FailureKind.DENIED if spent else FailureKind.LIMITED
+    if code in _DENIED_CODES:
+        kind = FailureKind.DENIED
+    elif status == 429:
+        kind = FailureKind.LIMITED
     elif status in (408, 409, 425) or status >= 500:
         kind = FailureKind.RETRYABLE
     elif status == 413:

@@ -1,5 +1,6 @@
 """The body of a call of Anthropic's Messages API. The table of parameters is in `anthropic`."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,14 +18,21 @@ PROVIDER: Final = "Anthropic"
 NATIVE: Final = (
     "cache_control",
     "container",
+    "diagnostics",
     "inference_geo",
     "metadata",
     "output_config",
+    "speed",
     "stop_sequences",
     "thinking",
     "top_k",
 )
 """Parameters of the Messages API that are passed on as they are."""
+
+NO_SAMPLING: Final = "2026-10-21"
+"""The first version of the API that refuses `temperature`, `top_p` and `top_k`, whatever they are:
+https://platform.claude.com/docs/en/api/migration-2026-10-21"""
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 THOUGHTS: Final = "thinking"
 """Under which key the thoughts before a call are kept with it (`providers.opaque`)."""
@@ -43,10 +51,13 @@ _ADVICE: Final[Mapping[str, str]] = {
 }
 
 
-def encode_call(model: Model, request: Request) -> bytes:
-    """Return the body of a call. Raises `Unsupported`, and `TypeError` or `ValueError` for what
-    JSON can't hold."""
+def encode_call(model: Model, request: Request, *, version: str = "") -> bytes:
+    """Return the body of a call in a `version` of the API.
+
+    Raises `Unsupported`, and `TypeError` or `ValueError` for what JSON can't hold.
+    """
     params = Params(PROVIDER, request.params)
+    _refuse_sampling(params, version)
     found = turns(PROVIDER, request.messages)
     body: dict[str, Any] = {
         "model": model.provider_model,
@@ -69,6 +80,16 @@ def encode_call(model: Model, request: Request) -> bytes:
     if model.stream:
         body["stream"] = True
     return write_json(body).encode()
+
+
+def _refuse_sampling(params: Params, version: str) -> None:
+    if not _DATE.fullmatch(version) or version < NO_SAMPLING:
+        return
+    for name in ("temperature", "top_p", "top_k"):
+        if name in params:
+            raise params.wrong(
+                name, f"API version {version} has none: leave it out, or call an earlier version"
+            )
 
 
 def _image(found: Bytes | str) -> Block:

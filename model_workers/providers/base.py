@@ -1,7 +1,7 @@
 """What every provider is to the workers: one coroutine that completes a request."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from modelyard.errors import FailureKind
 from modelyard.messages import Request, ToolCall, Usage
@@ -73,4 +73,13 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Let go of connections and threads."""
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A provider that knows before a call what it has no word for."""
+
+    def lacks(self, request: Request) -> str | None:
+        """Return in words for what of the request `complete` would refuse it, or None."""
         ...

@@ -127,11 +127,7 @@ class LiteLLM:
 
     async def complete(self, request: Request, *, request_id: str | None = None) -> Completion:
         """Call once: litellm's own retries are off. Raises `ProviderError` by the table above."""
-        if unknown := sorted(request.params.keys() - PARAMS - OURS):
-            problem = (
-                f"litellm is not told the parameter {unknown[0]!r}: leave it out, or send the "
-                "request to models of another provider"
-            )
+        if (problem := self.lacks(request)) is not None:
             raise self._error(Failure(FailureKind.PERMANENT, problem), request)
         asked = {key: value for key, value in request.params.items() if key in PARAMS}
         try:
@@ -161,6 +157,16 @@ class LiteLLM:
         if isinstance(outcome, Failure):
             raise self._error(outcome, request)
         return outcome
+
+    def lacks(self, request: Request) -> str | None:
+        """Return which parameter is not passed on, or None."""
+        unknown = sorted(request.params.keys() - PARAMS - OURS)
+        if not unknown:
+            return None
+        return (
+            f"litellm is not told the parameter {unknown[0]!r}: leave it out, or send the "
+            "request to models of another provider"
+        )
 
     async def aclose(self) -> None:
         """Connections are litellm's own, and shared by all its models."""

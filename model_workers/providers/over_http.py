@@ -169,6 +169,17 @@ class OverHttp:
             raise self._error(outcome, request)
         return replace(outcome, first_token_s=first[0] - started) if first else outcome
 
+    def lacks(self, request: Request) -> str | None:
+        """Return what the dialect has no word for, or None: a request is encoded to find out."""
+        try:
+            self._dialect.encode(request)
+            self._dialect.headers_of(request)
+        except Unsupported as error:
+            return str(error)
+        except (TypeError, ValueError):
+            return None  # It is no better elsewhere.
+        return None
+
     async def probe(self, path: str) -> None:
         """Ask for `path` below the endpoint's address. Raises `ProviderError` if it is not well.
 

@@ -55,6 +55,10 @@ class Params:
             if value is not None and name not in OURS and not _is_neutral(name, value)
         }
 
+    def __contains__(self, name: str) -> bool:
+        """Whether it was given, and not taken yet."""
+        return name in self._left
+
     def take(self, name: str) -> Any:
         """Return what was given, whatever it is, or None."""
         return self._left.pop(name, None)

@@ -1,7 +1,7 @@
 """Anthropic's Messages API, as strict as it is: https://platform.claude.com/docs/en/api/messages"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator
@@ -38,6 +38,10 @@ _REDACTED: Final = closed(
     type={"const": "redacted_thinking"},
     data={"type": "string", "pattern": "^EmwK"},
 )
+_DISPLAY: Final = {"enum": ["summarized", "omitted"]}
+VERSIONS: Final = ("2023-06-01", "2026-10-21")
+"""What the header `anthropic-version` may say. The later ones take no sampling parameters."""
+_SAMPLING: Final = ("temperature", "top_p", "top_k")
 BETAS: Final = frozenset({"interleaved-thinking-2025-05-14", "context-1m-2025-08-07"})
 """Names that the header `anthropic-beta` may have."""
 _RESULT: Final = closed(
@@ -97,14 +101,18 @@ _BODY: Final = closed(
     container={"type": "string"},
     inference_geo={"type": "string"},
     cache_control=_CACHE,
+    diagnostics=closed(previous_message_id={"type": ["string", "null"]}),
+    speed={"enum": ["standard", "fast"]},
     thinking={
         "anyOf": [
             closed(
                 "type budget_tokens",
                 type={"const": "enabled"},
                 budget_tokens={"type": "integer", "minimum": 1024},
+                display=_DISPLAY,
             ),
-            closed("type", type={"enum": ["disabled", "adaptive"]}),
+            closed("type", type={"const": "adaptive"}, display=_DISPLAY),
+            closed("type", type={"enum": ["disabled", "between_tools"]}),
         ]
     },
     output_config=closed(
@@ -125,8 +133,11 @@ _BODY: Final = closed(
 _CHECK: Final = Draft202012Validator(_BODY)
 
 
-def problem(body: Any) -> str | None:
+def problem(body: Any, version: str = VERSIONS[0]) -> str | None:
     """Return what is wrong with the body of a call, or None."""
+    for name in _SAMPLING:
+        if version != VERSIONS[0] and name in body:
+            return f"{name}: Extra inputs are not permitted"
     for error in _CHECK.iter_errors(body):
         return f"{'.'.join(map(str, error.absolute_path))}: {error.message}"
     return (
@@ -241,29 +252,53 @@ def events(*data: Mapping[str, Any]) -> bytes:
 
 def stream_of(said: str) -> bytes:
     """Return the stream of an answer in words."""
-    start = message(stop_reason=None, usage={"input_tokens": 10, "output_tokens": 1})
-    pieces = [word + " " for word in said.split(" ")]
-    pieces[-1] = pieces[-1][:-1]
+    return stream_of_message(message(text(said)))
+
+
+def stream_of_message(whole: Mapping[str, Any]) -> bytes:
+    """Return the events in which a message comes."""
+    usage = {**whole["usage"], "output_tokens": 1}
+    start = {**whole, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+    start.pop("stop_details", None)
+    end = {key: whole[key] for key in _LAST if key in whole}
+    told = {"output_tokens": whole["usage"]["output_tokens"]}
     return events(
         {"type": "message_start", "message": start},
-        {"type": "content_block_start", "index": 0, "content_block": text("")},
         {"type": "ping"},
         *(
-            {
-                "type": "content_block_delta",
-                "index": 0,
-                "delta": {"type": "text_delta", "text": piece},
-            }
-            for piece in pieces
+            event
+            for index, block in enumerate(whole["content"])
+            for event in _events_of(index, block)
         ),
-        {"type": "content_block_stop", "index": 0},
-        {
-            "type": "message_delta",
-            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-            "usage": {"output_tokens": 5},
-        },
+        {"type": "message_delta", "delta": end, "usage": told},
         {"type": "message_stop"},
     )
+
+
+_LAST: Final = ("stop_reason", "stop_sequence", "stop_details")
+
+
+def _events_of(index: int, block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    start, deltas = dict(block), []
+    if block["type"] == "text":
+        start["text"] = ""
+        deltas = [("text_delta", "text", piece) for piece in block["text"].split(" ")]
+        deltas = [(*kind, piece + " ") for *kind, piece in deltas[:-1]] + deltas[-1:]
+    elif block["type"] == "tool_use":
+        start["input"] = {}
+        said = json.dumps(block["input"])
+        deltas = [("input_json_delta", "partial_json", piece) for piece in ("", said[:4], said[4:])]
+    elif block["type"] == "thinking":
+        start |= {"thinking": "", "signature": ""}
+        deltas = [
+            ("thinking_delta", "thinking", block["thinking"]),
+            ("signature_delta", "signature", block["signature"]),
+        ]
+    yield {"type": "content_block_start", "index": index, "content_block": start}
+    for kind, key, piece in deltas:
+        delta = {"type": kind, key: piece}
+        yield {"type": "content_block_delta", "index": index, "delta": delta}
+    yield {"type": "content_block_stop", "index": index}
 
 
 class AnthropicApi(FakeServer):
@@ -276,16 +311,18 @@ class AnthropicApi(FakeServer):
     def refusal(self, asked: Asked) -> Canned | None:
         if asked.path != "/v1/messages":
             return Canned(404, error("not_found_error", "Not Found"))
-        if asked.headers.get("x-api-key") != self._key:
+        bearer = asked.headers.get("authorization", "").removeprefix("Bearer ")
+        if self._key not in (asked.headers.get("x-api-key"), bearer):
             return Canned(401, error("authentication_error", "invalid x-api-key"))
-        if asked.headers.get("anthropic-version") != "2023-06-01":
+        version = asked.headers.get("anthropic-version", "")
+        if version not in VERSIONS:
             wanted = "anthropic-version: header is required"
             return Canned(400, error("invalid_request_error", wanted))
         betas = asked.headers.get("anthropic-beta", "")
         if betas and not set(betas.split(",")) <= BETAS:
             unknown = f"Unexpected value(s) `{betas}` for the `anthropic-beta` header."
             return Canned(400, error("invalid_request_error", unknown))
-        wrong = problem(asked.body)
+        wrong = problem(asked.body, version)
         return Canned(400, error("invalid_request_error", wrong)) if wrong else None
 
     def default(self, asked: Asked) -> Canned:

@@ -41,7 +41,9 @@ def flag(value: Any, at: str) -> None:
 
 def whole(low: int, high: int) -> Check:
     def check(value: Any, at: str) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        # 3.0 is a whole number to Google's parser, too.
+        known = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not known or not low <= value <= high:
             raise Refused(f"Invalid value at '{at}' (TYPE_INT32)")
 
     return check
@@ -158,7 +160,9 @@ CALL = message(
         logprobs=whole(1, 20),
         responseMimeType=one_of("text/plain", "application/json"),
         responseJsonSchema=schema,
-        mediaResolution=one_of("MEDIA_RESOLUTION_LOW", "MEDIA_RESOLUTION_HIGH"),
+        mediaResolution=one_of(
+            "MEDIA_RESOLUTION_LOW", "MEDIA_RESOLUTION_MEDIUM", "MEDIA_RESOLUTION_HIGH"
+        ),
         thinkingConfig=message(
             thinkingLevel=one_of("MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH"),
             thinkingBudget=whole(-1, 32_768),
@@ -180,7 +184,11 @@ CALL = message(
                 ),
                 least=1,
             ),
+            enterpriseWebSearch=struct,
+            googleMaps=struct,
             googleSearch=message(),
+            retrieval=struct,
+            urlContext=message(),
         ),
         least=1,
     ),
@@ -193,11 +201,34 @@ CALL = message(
     ),
     safetySettings=several(message(("category", "threshold"), category=text, threshold=text)),
     labels=struct,
+    cachedContent=said,
+    modelArmorConfig=message(promptTemplateName=said, responseTemplateName=said),
 )
+
+
+_OPEN = ("args", "response", "parametersJsonSchema", "responseJsonSchema", "labels")
+
+
+def in_camel_case(value: Any) -> Any:
+    """Return a body with its fields named in camel case.
+
+    Google takes each field by its name in the protocol buffer, too (`mime_type`), and its own
+    client writes some so: https://protobuf.dev/programming-guides/json/
+    """
+    if isinstance(value, list):
+        return [in_camel_case(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    named = {
+        re.sub(r"_([a-z])", lambda found: found[1].upper(), name): each
+        for name, each in value.items()
+    }
+    return {name: each if name in _OPEN else in_camel_case(each) for name, each in named.items()}
 
 
 def check_call(body: Any, model: str = "gemini-2.5-flash") -> None:
     """Raise `Refused` for what Gemini would not take as the body of a call."""
+    body = in_camel_case(body)
     CALL(body, "")
     config = body.get("generationConfig", {})
     if "responseJsonSchema" in config and config.get("responseMimeType") != "application/json":

@@ -14,7 +14,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -27,13 +27,11 @@ from modelyard.connect import connect
 from modelyard.errors import ModelyardError
 from modelyard.redis_errors import broker_error
 from modelyard.settings import load_settings
-from modelyard.standings import read_standings, standings
 from router_worker.again import decide_again
 from router_worker.experiments.report import report
-from router_worker.experiments.watch import Progress
-from router_worker.experiments.watch import experiments as of_catalog
 from router_worker.forward import Refused, forward
 from router_worker.knowledge import Knowledge
+from router_worker.now import escalated_to, informed, read_all
 from router_worker.oracles.shelf import Shelf
 
 logger = logging.getLogger("modelyard.router")
@@ -60,8 +58,14 @@ def explain() -> int:
     """Decide about the request on standard input."""
     try:
         request, (catalog, knowledge) = json.load(sys.stdin), known()
-        knowledge = replace(knowledge, taken_back=taken_back(catalog))
-        outcome = forward("explained", request, catalog, time.time(), knowledge=knowledge)
+        now, escalated = time.time(), None
+        with broker() as client:
+            if client is not None:
+                knowledge = informed(knowledge, catalog, request, client, now)
+                escalated = escalated_to(request, client)
+        outcome = forward(
+            "explained", request, catalog, now, knowledge=knowledge, escalated=escalated
+        )
     except (ModelyardError, ValueError) as error:
         return end({"error": str(error)}, 1)
     if isinstance(outcome, Refused):
@@ -70,8 +74,14 @@ def explain() -> int:
 
 
 def replay() -> int:
-    """Decide about each request on standard input, as `again.decide_again` has it."""
+    """Decide about each request on standard input, as `again.decide_again` has it.
+
+    What calls take and how long answers are is as it is known now.
+    """
     catalog, knowledge = known()
+    with broker() as client:
+        if client is not None:
+            knowledge = knowledge.having(read_all(catalog, client).seen())
     knowledge = replace(knowledge, taken_back=frozenset(sys.argv[2:]))
     for decided in decide_again(sys.stdin, catalog, knowledge):
         end(decided, 0)
@@ -93,22 +103,24 @@ def known() -> tuple[Catalog, Knowledge]:
     return catalog, Shelf(settings.catalog_path.parent, catalog).knowledge()
 
 
-def taken_back(catalog: Catalog) -> frozenset[str]:
-    """Return which experiments of the catalog were taken back, where there is a broker that says.
+@contextlib.contextmanager
+def broker() -> Iterator[redis.Redis | None]:
+    """Yield a connection to the yard's Redis; None where it has no address.
 
-    Raises `ModelyardError` if its address is none.
+    What fails in it is logged, and it is gone on without. Raises `ModelyardError` if the address is
+    none.
     """
     settings = load_settings()
-    if settings.broker_url is None or not of_catalog(catalog):
-        return frozenset()
+    if settings.broker_url is None:
+        yield None
+        return
     url = broker_address(None, settings)
     try:
         with connect(url, socket_timeout=SHORT_S, socket_connect_timeout=SHORT_S) as client:
-            standing = read_standings(standings(client))
+            yield client
     except (redis.RedisError, OSError) as error:
-        logger.warning("how experiments stand is not known, all count: %s", broker_error(error))
-        return frozenset()
-    return frozenset(name for name, each in standing.items() if each.is_back)
+        unknown = "how experiments stand is not known, nor what was seen and spent"
+        logger.warning("%s: %s", unknown, broker_error(error))
 
 
 def experiments() -> int:
@@ -117,10 +129,8 @@ def experiments() -> int:
     catalog = default_catalog(settings)
     url = broker_address(None, settings)
     with connect(url, socket_timeout=SILENT_S, socket_connect_timeout=SILENT_S) as client:
-        progress = Progress(catalog, client)
         try:
-            while progress.read(time.time()):
-                pass
+            progress = read_all(catalog, client)
         except (redis.RedisError, OSError) as error:
             return end({"error": str(broker_error(error))}, 3)
     return end(report(catalog, progress, time.time()), 0)

@@ -16,16 +16,24 @@ from router_worker.policy import decide
 def decide_again(
     lines: Iterable[str], catalog: Catalog, knowledge: Knowledge = NOTHING
 ) -> Iterator[dict[str, Any]]:
-    """Yield the decision for each line `{"id", "at", "request"}` of JSON, in their order.
+    """Yield the decision for each line `{"id", "at", "request", "escalated"}` of JSON, in order.
 
     It is decided as it would have been `at` the time, in seconds since the epoch: rules may go by
-    the hour, and ramps by the day. What can't be decided is `{"error"}`.
+    the hour, and ramps by the day. `escalated` is the model that its session had been escalated to,
+    if any. What can't be decided is `{"error"}`.
     """
     for line in lines:
         past = json.loads(line)
         try:
             request = Request.decode(past["request"])
-            decision = decide(request, catalog, past["at"], id=past["id"], knowledge=knowledge)
+            decision = decide(
+                request,
+                catalog,
+                past["at"],
+                id=past["id"],
+                knowledge=knowledge,
+                escalated=past.get("escalated"),
+            )
         except ValidationError as error:
             yield {"error": f"not a request: {problems(error)}"}
         except InvalidRequest as error:

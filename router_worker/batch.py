@@ -15,18 +15,18 @@ from typing import Any
 import redis
 
 from modelyard.catalog import Catalog
-from modelyard.claims import DONE, Hop, Settlement, Spread
+from modelyard.claims import DONE, FENCED, Hop, Settlement, Spread
 from modelyard.endings import cancelled, died, reply_channel
 from modelyard.errors import InvalidRequest
 from modelyard.holdings import ledger
-from modelyard.messages import DeadReason, Lane
+from modelyard.messages import Call, DeadReason, Lane
 from modelyard.names import CALL_TASK, model_queue, route_event_id, session_key
 from modelyard.publish import envelope
 from modelyard.received import argument
 from modelyard.redis_errors import passes
 from router_worker.basis import Basis
 from router_worker.expiry import expiry
-from router_worker.forward import Forwarded, forward, refused, summary
+from router_worker.forward import Forwarded, Refused, broken, forward, refused, summary
 from router_worker.knowledge import NOTHING, Knowledge
 from router_worker.spread import is_spread, spread
 
@@ -68,26 +68,30 @@ def route(
     `escalated` is the model that the request's session was escalated to. A request that breaks the
     router is a dead letter, not the router's end.
     """
-    channel = reply_channel(reply_to)
     try:
         outcome = forward(
             id, payload, catalog, now, expires, knowledge=knowledge, escalated=escalated
         )
+        if isinstance(outcome, Forwarded):
+            return onward(
+                claim, id, outcome.call, reply_to=reply_to, redelivered=redelivered, now=now
+            )
     except Exception as error:
         logger.exception("request %s can't be routed", id)
-        why = f"the router failed on it: {type(error).__name__}"
-        outcome = refused(id, DeadReason.INVALID, why, {}, now)
-    if not isinstance(outcome, Forwarded):
-        letter = outcome.letter.model_copy(update={"reply_to": channel})
-        logger.warning("request %s is a dead letter: %s: %s", id, letter.reason, letter.message)
-        return (
-            died(letter, claim=claim, ttl_s=result_ttl_s, channel=channel),
-            f"dead letter: {letter.reason}",
-        )
-    call = outcome.call
+        outcome = broken(id, payload, error, now)
+    logger.warning(
+        "request %s is a dead letter: %s: %s", id, outcome.letter.reason, outcome.letter.message
+    )
+    return dead(claim, outcome, reply_to, result_ttl_s)
+
+
+def onward(
+    claim: str, id: str, call: Call, *, reply_to: str, redelivered: bool, now: float
+) -> tuple[Settlement, str]:
+    """Return how a request goes to the models of its plan, and that in a few words."""
     words = summary(call.decision)
     if is_spread(call):
-        return spread(
+        parts = spread(
             claim,
             id,
             call,
@@ -95,7 +99,8 @@ def route(
             reply_to=reply_to,
             redelivered=redelivered,
             now=now,
-        ), words
+        )
+        return parts, words
     queue = model_queue(call.model, batch=call.request.lane is Lane.BATCH)
     message = envelope(
         task=CALL_TASK,
@@ -109,6 +114,14 @@ def route(
         redelivered=redelivered,
     )
     return Hop(claim, queue, message), words
+
+
+def dead(claim: str, refused: Refused, reply_to: object, ttl_s: int) -> tuple[Settlement, str]:
+    """Return how a request ends here, and that in a few words."""
+    channel = reply_channel(reply_to)
+    letter = refused.letter.model_copy(update={"reply_to": channel})
+    end = died(letter, claim=claim, ttl_s=ttl_s, channel=channel)
+    return end, f"dead letter: {letter.reason}"
 
 
 class Batch:
@@ -178,10 +191,11 @@ class Batch:
         except Exception as error:
             id = message.headers["id"]
             logger.exception("request %s can't be routed", id)
-            why = f"the router failed on it: {type(error).__name__}"
-            letter = refused(id, DeadReason.INVALID, why, {}, time.time()).letter
-            end = died(letter, claim=message.delivery_tag, ttl_s=self._result_ttl_s, channel="")
-            return Routed(message, end, "dead letter: invalid")
+            return self._refused(message, broken(id, received(message), error, time.time()))
+
+    def _refused(self, message: Any, refused: Refused) -> Routed:
+        reply_to = message.properties.get("reply_to")
+        return Routed(message, *dead(message.delivery_tag, refused, reply_to, self._result_ttl_s))
 
     def _route(
         self, catalog: Catalog, message: Any, escalated: Mapping[str, str], knowledge: Knowledge
@@ -189,18 +203,17 @@ class Batch:
         headers, claim = message.headers, message.delivery_tag
         id, now = headers["id"], time.time()
         reply_to = message.properties.get("reply_to") or ""
-        ttl_s, channel = self._result_ttl_s, reply_channel(reply_to)
         if id in self._revoked:
-            end = cancelled(id, claim=claim, ttl_s=ttl_s, channel=channel, now=now)
+            channel = reply_channel(reply_to)
+            end = cancelled(id, claim=claim, ttl_s=self._result_ttl_s, channel=channel, now=now)
             return Routed(message, end, "cancelled")
         try:
             payload = argument(message)
         except InvalidRequest as error:
-            letter = refused(id, DeadReason.INVALID, str(error), {}, now).letter
             logger.warning("request %s is a dead letter: %s", id, error)
-            letter = letter.model_copy(update={"reply_to": channel})
-            end = died(letter, claim=claim, ttl_s=ttl_s, channel=channel)
-            return Routed(message, end, "dead letter: invalid")
+            return self._refused(message, refused(id, DeadReason.INVALID, str(error), {}, now))
+        expires = expiry(headers.get("expires"))
+        self._basis().heed(payload, expires)
         settlement, words = route(
             claim,
             id,
@@ -208,7 +221,7 @@ class Batch:
             catalog=catalog,
             result_ttl_s=self._result_ttl_s,
             reply_to=reply_to,
-            expires=expiry(headers.get("expires")),
+            expires=expires,
             redelivered=bool(headers.get("redelivered")),
             now=now,
             knowledge=knowledge,
@@ -240,7 +253,7 @@ class Batch:
         self._send_begin([each.message for each in mine], started_at)
         self._send_done(mine, took_s)
         lost = sum(
-            result != DONE and isinstance(each.settlement, Hop | Spread)
+            result == FENCED or (result != DONE and isinstance(each.settlement, Hop | Spread))
             for each, result in zip(mine, said, strict=True)
         )
         if lost:
@@ -312,6 +325,14 @@ def session_of(message: Any) -> str | None:
     except UnicodeEncodeError:
         return None  # a lone surrogate: the request is refused for it
     return key
+
+
+def received(message: Any) -> Any:
+    """Return the request of a message as JSON, as far as it can be read."""
+    try:
+        return argument(message)
+    except InvalidRequest:
+        return {}
 
 
 def payloads(messages: Sequence[Any]) -> Iterator[Any]:

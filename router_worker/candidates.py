@@ -29,12 +29,20 @@ def choose(
     catalog: Catalog,
     route: Route | None,
     knowledge: Knowledge,
+    now: float,
 ) -> Choice:
-    """Return which of the target's models are called, in order. None may be left."""
+    """Return which of the target's models are called, in order. None may be left.
+
+    `now` is in seconds since the epoch. Who is expected after the request's deadline is left out
+    where somebody else is in time.
+    """
     held = limits_of(target, request)
     weighed = is_weighed(target, held)
     predicted = predictions(route, seen, knowledge) if weighed else {}
+    left_s = None if request.deadline is None else request.deadline - now
     models, excluded, estimates = [], [], []
+    people: set[str] = set()
+    late: dict[str, str] = {}
     for name in dict.fromkeys(target.models):
         try:
             model = catalog.model(name)
@@ -42,17 +50,29 @@ def choose(
             excluded.append(Excluded(model=name, why=str(error)))
             continue
         obstacle = exclusion(model, request, seen)
-        if obstacle is None and weighed:
+        if obstacle is None and (weighed or left_s is not None):
             hoped = estimate(model, request, seen, intent, predicted, knowledge)
-            estimates.append(hoped)
-            obstacle = beyond(hoped, held)
-        if obstacle is None:
-            models.append(name)
-        else:
+            if weighed:
+                estimates.append(hoped)
+                obstacle = beyond(hoped, held)
+            if left_s is not None and hoped.latency_s > left_s and not model.is_people:
+                late[name] = (
+                    f"about {hoped.latency_s:.1f} s is over the {left_s:.1f} s until its deadline"
+                )
+        if obstacle is not None:
             excluded.append(Excluded(model=name, why=obstacle))
+            continue
+        models.append(name)
+        if model.is_people:
+            people.add(name)
+    # An estimate is no reason to refuse: where all are late, or only people are left, they may try.
+    if any(name not in late and name not in people for name in models):
+        excluded += [Excluded(model=name, why=late[name]) for name in models if name in late]
+        models = [name for name in models if name not in late]
     if target.choose == "cheapest":
+        # People have no price, and are dearer than any model.
         cost = {each.model: (each.cost_usd, -each.quality) for each in estimates}
-        models.sort(key=cost.__getitem__)
+        models.sort(key=lambda name: (name in people, cost[name]))
     choice = Choice(tuple(models), tuple(excluded), tuple(estimates))
     return judged(target, choice, request, catalog)
 
@@ -198,15 +218,21 @@ def unlisted(model: Model, request: Request) -> str | None:
 
 
 def judged(target: Target, choice: Choice, request: Request, catalog: Catalog) -> Choice:
-    """Return the choice, or none of it where the judge of its answers may not see the request."""
+    """Return the choice, or none of it where the judge of its answers can't judge this request."""
     if len(choice.models) < 2 or catalog.model(choice.models[0]).is_people:
         return choice
     for part in (target.accept, target.combine):
         if part is None or part.judge is None:
             continue
-        unseen = unlisted(catalog.model(part.judge), request)
-        if unseen is not None:
+        judge = catalog.model(part.judge)
+        unseen = unlisted(judge, request)
+        why = None
+        if judge.disabled is not None:
+            # Nobody serves its queue: what is sent there waits for ever.
+            why = f"its judge {part.judge!r} is off: {judge.disabled}"
+        elif unseen is not None:
             why = f"its judge {part.judge!r} may not see the request: {unseen}"
+        if why is not None:
             gone = tuple(Excluded(model=name, why=why) for name in choice.models)
             return Choice((), (*choice.excluded, *gone), choice.estimates)
     return choice

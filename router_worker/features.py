@@ -1,7 +1,8 @@
 """What the router looks at in a request: how long it is, what is in it, and how hard it looks.
 
-All of this is read from the head and the tail of the text: what is asked stands at the beginning
-or the end, and the document between is only counted.
+All of this is read from what the user says: the word "complaint" in a system prompt is no
+complaint. And from the head and the tail of that: what is asked stands at the beginning or the
+end, and the document between is only counted. The tokens are those of all messages.
 """
 
 import re
@@ -10,13 +11,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
+from modelyard.asked import ROOM_CHARS, asked
 from modelyard.messages import Request
 from modelyard.request_tokens import tokens_beside_text
 from modelyard.tokens import estimate_tokens
 from router_worker.language import language
+from router_worker.normal import phrases
 
 HEAD_CHARS: Final = 2_000
-TAIL_CHARS: Final = 500
+TAIL_CHARS: Final = ROOM_CHARS - HEAD_CHARS
 
 KNOWN_CHARS: Final = 1_000
 KNOWN_TEXTS: Final = 4_096
@@ -137,9 +140,10 @@ _SHORT_HINT: Final = Hint(
 class Features:
     """A request as rules and policy see it.
 
-    `text` is the head and the tail, `gist` the same in lower case; `traits` are those of
-    `modelyard.routes.Trait`; `language` is two letters or ''; `complexity` is from 1 (a greeting)
-    to 5; `output_tokens` is how long an answer is expected to be, as far as the text tells.
+    `text` is the head and the tail of what the user says, `gist` the same in lower case; `traits`
+    are those of `modelyard.routes.Trait`; `language` is two letters or ''; `complexity` is from 1
+    (a greeting) to 5; `output_tokens` is how long an answer is expected to be, as far as the text
+    tells. `input_tokens` are those of the whole request.
     """
 
     input_tokens: int
@@ -154,17 +158,23 @@ class Features:
         """The text's language; worked out only where a rule asks."""
         return _known_language(self.gist)
 
+    @property
+    def phrases(self) -> str:
+        """The text as keywords are looked for in it; worked out only where a rule asks."""
+        return _known_phrases(self.text)
+
 
 def features(request: Request) -> Features:
     """Return the features of a request."""
-    whole = request.text
+    whole = asked(request.messages)
     seen = known(whole) if len(whole) <= KNOWN_CHARS else read(whole)
-    more = tokens_beside_text(request)
-    if more:
-        seen = replace(seen, input_tokens=seen.input_tokens + more)
-    asked = request.params.get("max_tokens")
-    if isinstance(asked, int) and 0 < asked < seen.output_tokens:
-        return replace(seen, output_tokens=asked)
+    tokens = seen.input_tokens if len(request.messages) == 1 else estimate_tokens(request.text)
+    tokens += tokens_beside_text(request)
+    if tokens != seen.input_tokens:
+        seen = replace(seen, input_tokens=tokens)
+    most = request.params.get("max_tokens")
+    if isinstance(most, int) and 0 < most < seen.output_tokens:
+        return replace(seen, output_tokens=most)
     return seen
 
 
@@ -185,6 +195,7 @@ known = lru_cache(maxsize=KNOWN_TEXTS)(read)
 """`read`, once for each short text. By the very text: some features go by case and by lines."""
 
 _known_language = lru_cache(maxsize=KNOWN_TEXTS // 4)(language)
+_known_phrases = lru_cache(maxsize=KNOWN_TEXTS // 4)(phrases)
 
 
 def traits_of(gist: str, words: Collection[str]) -> frozenset[str]:

@@ -60,6 +60,9 @@ def forward(
         return refused(id, DeadReason.INVALID, str(error), raw, now)
     except OverBudget as error:
         return refused(id, DeadReason.REFUSED, str(error), raw, now)
+    if escalated is not None:
+        # A replay decides by it again.
+        decision = decision.model_copy(update={"escalated": escalated})
     return Forwarded(Call(request=request, decision=decision))
 
 
@@ -68,6 +71,13 @@ def refused(
 ) -> Refused:
     """Return the end of a request that was not forwarded."""
     return Refused(DeadLetter(id=id, reason=reason, message=message, request=request, died_at=now))
+
+
+def broken(id: str, payload: Any, error: Exception, now: float) -> Refused:
+    """Return the end of a request on which the router failed; all of it is kept."""
+    raw = dict(payload) if isinstance(payload, Mapping) else {"received": payload}
+    why = f"the router failed on it: {type(error).__name__}"
+    return refused(id, DeadReason.INVALID, why, raw, now)
 
 
 def summary(decision: Decision) -> str:

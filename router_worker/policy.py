@@ -7,7 +7,7 @@ from modelyard.aliases import of_target
 from modelyard.catalog import Catalog, UnknownName
 from modelyard.errors import InvalidRequest
 from modelyard.messages import Request
-from modelyard.plan import AnswerCache, Arm, Combine, Decision, Pieces, Plan, Step, Strategy
+from modelyard.plan import AnswerCache, Combine, Decision, Pieces, Plan, Step, Strategy
 from modelyard.routes import Route, Target
 from router_worker.budgets import OverBudget, is_spent, of_request, over
 from router_worker.candidates import (
@@ -19,7 +19,15 @@ from router_worker.candidates import (
     without_soft_limits,
 )
 from router_worker.division import Division, divide
-from router_worker.experiments.arms import Variants, relevant, variants
+from router_worker.experiments.arms import NONE, Variants, variants
+from router_worker.experiments.treatment import (
+    MaySee,
+    Tried,
+    Weigh,
+    treated,
+    tried,
+    tried_in_pieces,
+)
 from router_worker.features import Features, features
 from router_worker.intent import Verdict, tell
 from router_worker.knowledge import NOTHING, Knowledge
@@ -27,6 +35,9 @@ from router_worker.rules import View
 
 PINNED = "pinned"
 """The intent of a request that names its models itself."""
+
+DEFAULT_ROUTE = "default"
+"""The route of a request that names none; with models of its own it needs none."""
 
 INSTEAD = "Use a model with a larger window, or modelyard summarize for documents"
 
@@ -52,11 +63,13 @@ def decide(
     """
     seen = features(request)
     if request.models:
+        if request.route != DEFAULT_ROUTE:
+            find(request.route, catalog)
         target = of_target(Target(models=request.models), catalog.aliases)
         verdict = Verdict(PINNED, target, "the request names its models")
-        return decision(request, seen, verdict, target, None, catalog, now, knowledge, ())
+        return decision(request, seen, verdict, target, None, catalog, now, knowledge)
     name, route = request.route, find(request.route, catalog)
-    trial = None
+    trial = NONE
     if route.experiments:
         trial = variants(route.experiments, request, id, now, knowledge.taken_back)
         if trial.route is not None:
@@ -64,16 +77,20 @@ def decide(
     view = View(seen, request.metadata, now, escalated is not None)
     verdict = tell(name, route, view, knowledge)
     target = verdict.target
-    arms: tuple[Arm, ...] = ()
-    shadow = None
-    if route.sticky and escalated in target.models:
-        start = target.models.index(escalated)
+    start = reached(target, escalated, trial) if route.sticky else 0
+    if start:
         target = target.model_copy(update={"models": target.models[start:]})
-    if trial is not None:
-        target, arms, shadow = tried(target, trial)
-    return decision(
-        request, seen, verdict, target, route, catalog, now, knowledge, arms, shadow=shadow
-    )
+    return decision(request, seen, verdict, target, route, catalog, now, knowledge, trial)
+
+
+def reached(target: Target, escalated: str | None, trial: Variants) -> int:
+    """Return the position of the model that a session was escalated to, or of the one in whose
+    place that is called; 0 if it is neither.
+    """
+    if escalated in target.models:
+        return target.models.index(escalated)
+    places = (at for at, name in enumerate(target.models) if trial.replace.get(name) == escalated)
+    return 0 if escalated is None else next(places, 0)
 
 
 def find(name: str, catalog: Catalog) -> Route:
@@ -82,23 +99,6 @@ def find(name: str, catalog: Catalog) -> Route:
         return catalog.route(name)
     except UnknownName as error:
         raise Unroutable(str(error)) from error
-
-
-def tried(target: Target, trial: Variants) -> tuple[Target, tuple[Arm, ...], str | None]:
-    """Return the target as experiments change it, the arms it is in, and a shadow."""
-    trial = relevant(trial, target.models)
-    shadow = next((trial.shadow[name] for name in target.models if name in trial.shadow), None)
-    if trial.replace:
-        # The model that was replaced stays behind the new one, to fail over to.
-        models = [
-            each
-            for name in target.models
-            for each in ((trial.replace[name], name) if name in trial.replace else (name,))
-        ]
-        if target.strategy is Strategy.ENSEMBLE:
-            models = [trial.replace.get(name, name) for name in target.models]
-        target = target.model_copy(update={"models": tuple(dict.fromkeys(models))})
-    return target, trial.arms, shadow
 
 
 def decision(
@@ -110,11 +110,9 @@ def decision(
     catalog: Catalog,
     now: float,
     knowledge: Knowledge,
-    arms: tuple[Arm, ...],
-    *,
-    shadow: str | None = None,
+    trial: Variants = NONE,
 ) -> Decision:
-    """Return the decision for a verdict.
+    """Return the decision for a verdict, as experiments change it.
 
     Raises `Unroutable` when no candidate is left, and `OverBudget`.
     """
@@ -126,25 +124,33 @@ def decision(
             raise OverBudget(is_spent(spent))
         why += f"; {is_spent(spent)}: its models for that"
         target = Target(models=spent.downgrade_to, after=target.after)
-        arms, shadow = (), None
+        trial = NONE
     # A request that names its models belongs to a route all the same.
     own = route or catalog.routes.get(request.route)
-    choice = choose(target, request, seen, verdict.intent, catalog, route, knowledge)
+    asked = request
+
+    def weigh(models: tuple[str, ...]) -> Choice:
+        among = target if models == target.models else target.model_copy(update={"models": models})
+        return choose(among, asked, seen, verdict.intent, catalog, route, knowledge, now)
+
+    choice = weigh(target.models)
     places = [(target, request)]
     may_ease = not choice.models and spent is None
     if may_ease and route is not None and route.if_none == "otherwise":
         why += f"; none keeps to the limits ({summary(choice.excluded)}): the safe choice"
         target = without_limits(route.otherwise)
-        safe = without_soft_limits(request)
-        choice = choose(target, safe, seen, verdict.intent, catalog, route, knowledge)
-        places.append((target, safe))
+        asked = without_soft_limits(request)
+        choice = weigh(target.models)
+        places.append((target, asked))
     pieces = None
     if not choice.models:
         divided = Division()
-        for place, asked in places:
+        for place, whole in places:
             if own is not None and own.too_long_of(place) == "map_reduce" and not divided.models:
                 target = place
-                divided = divide(place, asked, seen, verdict.intent, catalog, route, knowledge)
+                models = treated(place.models, trial.replace, Strategy.SINGLE)
+                those = place.model_copy(update={"models": models})
+                divided = divide(those, whole, seen, verdict.intent, catalog, route, knowledge)
         pieces = divided.pieces
         if pieces is None:
             because = f"; {is_spent(spent)}" if spent is not None else ""
@@ -153,10 +159,18 @@ def decision(
         why += f"; too long for its models: in {pieces.count} pieces"
         choice = Choice(divided.models, choice.excluded, divided.estimates)
     # A shadow sees the whole request, too.
-    if shadow is not None and exclusion(catalog.model(shadow), request, seen) is not None:
-        shadow = None
+    found = experimented(
+        choice,
+        target,
+        pieces,
+        trial,
+        catalog,
+        weigh,
+        lambda name: exclusion(catalog.model(name), request, seen) is None,
+    )
+    choice, why = found.choice, "; ".join((why, *found.notes))
     cache = own.cache_of(target) if own is not None else None
-    planned = plan(choice, target, catalog, shadow, cache, pieces)
+    planned = plan(choice, target, catalog, found.shadow, cache, pieces)
     after = own.after_of(target) if own is not None else ()
     if after and planned.strategy is not Strategy.HANDOFF:
         planned = planned.model_copy(update={"after": after})
@@ -171,11 +185,30 @@ def decision(
         complexity=seen.complexity,
         excluded=choice.excluded,
         estimates=choice.estimates,
-        arms=arms,
+        arms=found.arms,
         budgets=tuple(budget.label for budget in budgets),
         decided_at=now,
         plan=planned,
     )
+
+
+def experimented(
+    choice: Choice,
+    target: Target,
+    pieces: Pieces | None,
+    trial: Variants,
+    catalog: Catalog,
+    weigh: Weigh,
+    may_see: MaySee,
+) -> Tried:
+    """Return a choice as experiments change it, by the kind of plan that it makes."""
+    if not trial.arms:
+        return Tried(choice)
+    if pieces is not None:
+        return tried_in_pieces(choice, target.models, trial)
+    handed = catalog.model(choice.models[0]).is_people
+    strategy = Strategy.HANDOFF if handed else target.strategy
+    return tried(choice, strategy, trial, weigh, may_see)
 
 
 def plan(

@@ -1,6 +1,7 @@
 """Matching a route's rules: which of them hold for a request, and why."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from modelyard.routes import Route, Rule, When, compiled
 from router_worker.features import Features
+from router_worker.normal import phrases
 
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 """Thai, Lao, Burmese, Khmer, Kana and Han have no spaces between words, and Hangul joins endings to
@@ -130,11 +132,11 @@ def _time(when: When, view: View) -> str | None:
 def _keywords(when: When, view: View) -> str | None:
     if not when.keywords:
         return ""
-    gist = view.features.gist
+    said = view.features.phrases
     # Most rules don't match, and to look for a text is many times faster than for a pattern.
-    if not any(map(gist.__contains__, folded(when.keywords))):
+    if not any(map(said.__contains__, folded(when.keywords))):
         return None
-    found = keyword_pattern(when.keywords).search(gist)
+    found = keyword_pattern(when.keywords).search(said)
     return f"keyword {found.group()!r}" if found else None
 
 
@@ -194,24 +196,35 @@ def asked(fields: frozenset[str]) -> tuple[Callable[[When, View], str | None], .
 
 @lru_cache(maxsize=1024)
 def folded(keywords: tuple[str, ...]) -> tuple[str, ...]:
-    """Return keywords case-folded."""
-    return tuple(map(str.casefold, keywords))
+    """Return keywords as texts are: see `phrases`."""
+    return tuple(filter(None, map(phrases, keywords)))
 
 
 @lru_cache(maxsize=1024)
 def keyword_pattern(keywords: tuple[str, ...]) -> re.Pattern[str]:
-    """Return a pattern that finds any keyword as a whole word or phrase in case-folded text."""
+    """Return a pattern that finds any keyword as a whole word or phrase in a text's `phrases`.
+
+    One that begins or ends with a sign may stand beside a letter there: ".pdf" in "report.pdf".
+    """
     spaced: list[str] = []
     others: list[str] = []
     for word in sorted(folded(keywords), key=len, reverse=True):
-        begins, ends = _UNSPACED.match(word[0]), _UNSPACED.match(word[-1])
-        if begins or ends:
-            others.append(f"{'' if begins else BEGIN}{re.escape(word)}{'' if ends else END}")
-        else:
+        begin, end = BEGIN if is_edge(word[0]) else "", END if is_edge(word[-1]) else ""
+        if begin and end:
             spaced.append(re.escape(word))
+        else:
+            others.append(f"{begin}{re.escape(word)}{end}")
     # All together between one begin and one end: to ask at each word is 70 times slower.
     together = [f"{BEGIN}(?:{'|'.join(spaced)}){END}"] if spaced else []
     return re.compile("|".join([*together, *others]))
+
+
+def is_edge(char: str) -> bool:
+    """Return whether a word can be seen to begin or to end with a character."""
+    if _UNSPACED.match(char):
+        return False
+    # Signs of vowels in Devanagari and the like are marks, which `\\w` has not.
+    return char.isalnum() or char == "_" or unicodedata.category(char).startswith("M")
 
 
 regular_expression = lru_cache(maxsize=1024)(compiled)

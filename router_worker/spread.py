@@ -15,7 +15,10 @@ LEAST_MS = 1
 
 LAST_S = 7 * 24 * 3600.0
 """For how long an ensemble without a deadline waits for its first answer, in seconds. Its members
-end by themselves, but somebody may revoke them in Flower."""
+end by themselves, but their queues may have no worker."""
+
+LONGEST_S = 10 * 365 * 24 * 3600.0
+"""A deadline after that is as good as none, and Redis could not count its milliseconds."""
 
 
 def is_spread(call: Call) -> bool:
@@ -105,7 +108,7 @@ def join_point(id: str, combiner: Call, sent: str, *, members: int, now: float) 
     plan = combiner.decision.plan
     last_s, deadline = LAST_S, combiner.request.deadline
     if deadline is not None:
-        last_s = deadline - now
+        last_s = min(deadline - now, LONGEST_S)
     need, within_s, combine = members, last_s, plan.combine or Combine()
     if plan.strategy is Strategy.ENSEMBLE:
         need, within_s = min(combine.quorum or members, members), min(combine.deadline_s, last_s)

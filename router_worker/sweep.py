@@ -1,7 +1,9 @@
-"""Ends what waits for people and can't be answered any more: what expired, or was cancelled.
+"""Ends what waits where no worker looks and can't be answered any more: what expired, or was
+cancelled.
 
-A queue of people has no worker that would look at deadlines, so routers do: in a thread, and only
-where the catalog has people. Several routers may sweep at once, as each item is claimed first.
+A queue of people has no worker that would look at deadlines, and neither has one that is stranded
+(`router_worker.stranded`), so routers do, in a thread. Several routers may sweep at once, as each
+item is claimed first.
 """
 
 import logging
@@ -15,6 +17,7 @@ import redis
 from modelyard.inbox import Inbox
 from modelyard.redis_errors import passes
 from modelyard.settings import Settings
+from router_worker.stranded import Stranded
 
 logger = logging.getLogger("modelyard.inbox")
 
@@ -26,7 +29,7 @@ STOP_S: Final = 5.0
 
 
 class Sweeper:
-    """Sweeps the inbox of `models` in a thread, for as long as it is not stopped."""
+    """Sweeps the inbox of `models` in a thread, and what is stranded, until it is stopped."""
 
     def __init__(
         self,
@@ -34,18 +37,20 @@ class Sweeper:
         connect: Callable[[], redis.Redis],
         settings: Settings,
         *,
+        stranded: Stranded | None = None,
         every_s: float = EVERY_S,
     ) -> None:
         self._models = models
         self._connect = connect
         self._settings = settings
+        self._stranded = stranded
         self._every_s = every_s
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, if there are people."""
-        if self._thread is None and self._models:
+        """Begin, if there is anything to look at."""
+        if self._thread is None and (self._models or self._stranded):
             self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
             self._thread.start()
 
@@ -66,6 +71,9 @@ class Sweeper:
                 try:
                     for words in inbox.sweep():
                         logger.warning("%s", words)
+                    if self._stranded is not None:
+                        for words in self._stranded.sweep(client):
+                            logger.warning("%s", words)
                     away = False
                     wait_s = max(self._every_s, (time.monotonic() - began) / SHARE)
                 except Exception as error:

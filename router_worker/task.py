@@ -37,7 +37,8 @@ class RouteTask(Task):
     def run(self, payload: Any) -> None:
         """Route one request in a pool: the path of messages with an ETA, or under a rate limit."""
         request, basis = self.request, self.basis
-        claim = request.properties["delivery_tag"]
+        claim, expires = request.properties["delivery_tag"], expiry(request.expires)
+        basis.heed(payload, expires)
         settlement, _ = route(
             claim,
             request.id,
@@ -45,7 +46,7 @@ class RouteTask(Task):
             catalog=basis.catalog,
             result_ttl_s=self.result_ttl_s,
             reply_to=request.reply_to or "",
-            expires=expiry(request.expires),
+            expires=expires,
             redelivered=bool((request.delivery_info or {}).get("redelivered")),
             now=time.time(),
             knowledge=basis.knowledge(),

@@ -30,16 +30,17 @@ class Variants:
     """What the experiments of a route change about one request.
 
     `route` decides it in place of its own. `replace` and `shadow` are from a model to the one that
-    is called in its place, or as well. `arms` are counted, each of them about the model that `of`
-    has for its experiment (none, where it is about the whole route). `notes` are for people.
+    is called in its place, or as well. `arms` are counted; `about` has the experiments of those
+    that are about models and not about the whole route, and `notes` says for people what they
+    should know of one; both by its name.
     """
 
     route: str | None = None
     replace: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     shadow: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     arms: tuple[Arm, ...] = ()
-    of: Mapping[str, str] = field(default_factory=lambda: NOTHING)
-    notes: tuple[str, ...] = ()
+    about: Mapping[str, Experiment] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
 
 NONE: Final = Variants()
@@ -68,8 +69,8 @@ def variants(
     changed: dict[str, str] = {}
     shadow: dict[str, str] = {}
     arms: list[Arm] = []
-    of: dict[str, str] = {}
-    notes: list[str] = []
+    about: dict[str, Experiment] = {}
+    notes: dict[str, str] = {}
     # Once another route decides, there is nothing left to try in this one; and what is called in
     # place of a model is known before its shadow.
     for each in sorted(live, key=lambda each: (each.route is None, each.kind == "shadow")):
@@ -79,16 +80,16 @@ def variants(
         arm = assign(each, whose.text, now)
         arms.append(arm)
         if not whose.own:
-            notes.append(f"experiment {each.name!r}: no metadata.{each.by}, so its id decides")
+            notes[each.name] = f"experiment {each.name!r}: no metadata.{each.by}, so its id decides"
         if each.of is not None and each.to is not None:
-            of[each.name] = each.of
+            about[each.name] = each
         if arm.arm == "control":
             continue
         if each.of is None or each.to is None:
             route = each.route
         else:
             (shadow if each.kind == "shadow" else changed)[each.of] = each.to
-    return Variants(route, changed, shadow, tuple(arms), of, tuple(notes))
+    return Variants(route, changed, shadow, tuple(arms), about, notes)
 
 
 def relevant(found: Variants, models: Collection[str]) -> Variants:
@@ -97,17 +98,23 @@ def relevant(found: Variants, models: Collection[str]) -> Variants:
     They are the candidates before anything was replaced. An experiment about a model that is not
     among them changes nothing, and its arms would only be noise in its figures.
     """
-    if not found.of:
-        return found
-    gone = {name for name, model in found.of.items() if model not in models}
+    return without(found, {name for name, each in found.about.items() if each.of not in models})
+
+
+def without(found: Variants, gone: Collection[str]) -> Variants:
+    """Return the variants without the experiments of these names."""
     if not gone:
         return found
+    about = {name: each for name, each in found.about.items() if name not in gone}
+    # Of several about one model, only one is in the treatment: its `to` says which.
+    pairs = {(each.of, each.to, each.kind == "shadow") for each in about.values()}
     return replace(
         found,
-        replace={of: to for of, to in found.replace.items() if of in models},
-        shadow={of: to for of, to in found.shadow.items() if of in models},
+        replace={of: to for of, to in found.replace.items() if (of, to, False) in pairs},
+        shadow={of: to for of, to in found.shadow.items() if (of, to, True) in pairs},
         arms=tuple(arm for arm in found.arms if arm.experiment not in gone),
-        of={name: model for name, model in found.of.items() if name not in gone},
+        about=about,
+        notes={name: note for name, note in found.notes.items() if name not in gone},
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from modelyard.decision_ledger import Calls, Entry, Kind
+from modelyard.messages import DeadReason
 from modelyard.routes import Experiment
 from router_worker.experiments.sequential import Evidence, Running, mean_interval, share_interval
 
@@ -13,6 +14,8 @@ What = Literal["error_rate", "latency_s", "cost_usd", "score"]
 
 SHARES: Final[frozenset[What]] = frozenset({"error_rate", "score"})
 """What is between 0 and 1."""
+STUCK: Final = frozenset({DeadReason.EXPIRED.value, DeadReason.POISON.value})
+"""The outcomes of requests that no model refused and none answered."""
 DISPLAY_ALPHA: Final = 0.05
 """The intervals that are shown hold in 95 of 100 experiments, at all times."""
 
@@ -22,7 +25,8 @@ class Observation:
     """What one entry of the ledger says about one arm.
 
     `error_rate` is the share of the request's calls that failed: one number for each request, as
-    the calls of one are not independent. None: the entry does not say.
+    the calls of one are not independent. It is 1 where the model let the request expire, or is
+    suspected to have killed its workers, calls or none. None: the entry does not say.
     """
 
     arm: ArmName
@@ -166,13 +170,16 @@ def observation(experiment: Experiment, entry: Entry) -> Observation | None:
     if arm is None or entry.kind is Kind.MEMBER:
         return None
     if experiment.kind == "shadow":
-        arm = "treatment" if entry.kind is Kind.SHADOW else "control"
+        graded = entry.kind is Kind.FEEDBACK and entry.model == experiment.to
+        arm = "treatment" if graded or entry.kind is Kind.SHADOW else "control"
     elif entry.kind is Kind.SHADOW:
         return None
     model = experiment.to if arm == "treatment" else experiment.of
     theirs = model is None or entry.model == model
     if entry.kind is Kind.FEEDBACK:
         return Observation(arm, score=entry.score) if theirs else None
+    if is_stuck(entry, model):
+        return Observation(arm, error_rate=1.0)
     calls = total(entry) if model is None else entry.calls.get(model, Calls())
     if calls.made == 0:
         return None
@@ -183,6 +190,16 @@ def observation(experiment: Experiment, entry: Entry) -> Observation | None:
         latency_s=calls.answered_s / answers if answers else None,
         cost_usd=entry.cost_usd if entry.answered and theirs else None,
     )
+
+
+def is_stuck(entry: Entry, model: str | None) -> bool:
+    """Return whether a model had the request and brought it to no end; None stands for any model.
+
+    The worst models make no call that could fail: their workers come too late, or are lost with it.
+    """
+    if entry.kind is Kind.SHADOW:
+        return not entry.answered and not entry.calls and model in {None, entry.model}
+    return entry.outcome in STUCK and model in {None, entry.stopped_at}
 
 
 def total(entry: Entry) -> Calls:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -56,12 +56,33 @@ def experiments(catalog: Catalog) -> dict[str, Experiment]:
 
 def is_needed(catalog: Catalog) -> bool:
     """Return whether deciding by this catalog asks for anything that is learned here."""
-    return bool(experiments(catalog)) or any(
+    return bool(experiments(catalog)) or weighs(catalog)
+
+
+def weighs(catalog: Catalog) -> bool:
+    """Return whether its routes choose by what calls take and how long answers are."""
+    return any(
         target.choose == "cheapest"
         or target.max_latency_s is not None
         or target.max_cost_usd is not None
         for route in catalog.routes.values()
         for target in route.targets
+    )
+
+
+def asks(payload: Any, expires: float | None = None) -> bool:
+    """Return whether a request itself is decided by what is learned here, whatever the catalog.
+
+    It has a limit on seconds or dollars, or a deadline; `expires` is when its message does. The
+    payload may be anything.
+    """
+    if not isinstance(payload, dict):
+        return False
+    if expires is not None or payload.get("deadline") is not None:
+        return True
+    limits = payload.get("limits")
+    return isinstance(limits, dict) and any(
+        limits.get(name) is not None for name in ("max_latency_s", "max_cost_usd")
     )
 
 
@@ -172,9 +193,9 @@ class Watch:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin to follow, if deciding by the catalog needs it."""
-        if self._thread is None and is_needed(self._catalog):
+    def start(self, *, asked: bool = False) -> None:
+        """Begin to follow, if deciding by the catalog needs it, or a request `asked` for it."""
+        if self._thread is None and (asked or is_needed(self._catalog)):
             self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
             self._thread.start()
 

@@ -11,11 +11,18 @@ import numpy as np
 
 from modelyard.errors import ModelyardError
 from router_worker.learned import evaluate_intents, evaluate_quality
+from router_worker.learned.comparable import comparable
 from router_worker.learned.embeddings import Embedder, open_embedder
 from router_worker.learned.evaluate_quality import Judged
 from router_worker.learned.intents import PART as INTENTS
 from router_worker.learned.intents import IntentClassifier, wants_embeddings
-from router_worker.learned.model_file import Model, load_model, save_model
+from router_worker.learned.model_file import (
+    Model,
+    add_parts,
+    kept_parts,
+    load_model,
+    save_model,
+)
 from router_worker.learned.part import Part
 from router_worker.learned.quality import QualityPredictor
 from router_worker.learned.rows import IntentRow, PairRow, Row, ScoresRow, read_rows
@@ -41,9 +48,11 @@ def train(
     A folder that has a model keeps the parts that the rows say nothing of. With `embeddings` (as
     `open_embedder` has it) the classifier has them as features. Raises `ModelyardError`.
     """
+    check_seed(seed)
     intents, quality = sorted_out(paths)
     embedder = embedder_for(intents, embeddings)
-    parts = dict(kept_parts(folder))
+    kept_parts(folder)  # what could not be kept is told before minutes of training
+    parts: dict[str, Part] = {}
     told: dict[str, Any] = {"model": str(folder), "seed": seed}
     if intents:
         pairs = [(row.text, row.intent) for row in intents]
@@ -61,14 +70,15 @@ def train(
         predictor = train_quality(quality, seed=seed)
         parts[QUALITY] = Part(*predictor.to_part())
         told[QUALITY] = {**predictor.trained, "models": list(predictor.models)}
-    save_model(folder, parts)
+    add_parts(folder, parts)
     told["model_bytes"] = size_of(folder)
     return told
 
 
-def kept_parts(folder: Path) -> Mapping[str, Part]:
-    """Return the parts of the model that is in a folder, if one is."""
-    return load_model(folder).parts if (folder / "model.json").exists() else {}
+def check_seed(seed: int) -> None:
+    """Raise `ModelyardError` for a seed that is none."""
+    if seed < 0:
+        raise ModelyardError(f"a seed is a whole number from 0, not {seed}")
 
 
 def evaluate(
@@ -87,6 +97,7 @@ def evaluate(
     that. With `embeddings` and no model, the rows are always cross-validated. Raises
     `ModelyardError`.
     """
+    check_seed(seed)
     intents, quality = sorted_out(paths)
     if intents and quality:
         raise ModelyardError("evaluate rows of one kind at a time: intents, or scores of models")
@@ -141,15 +152,20 @@ def quality_report(
 ) -> dict[str, Any]:
     """Return the report of a quality predictor."""
     found: Judged
+    given = rows
+    rows, others = comparable(rows, pair)
     if model is None:
-        found = evaluate_quality.cross_validated(rows, seed=seed)
-        size = size_when_saved({QUALITY: Part(*train_quality(rows, seed=seed).to_part())})
+        found = evaluate_quality.cross_validated(rows, seed=seed, others=others)
+        size = size_when_saved({QUALITY: Part(*train_quality(given, seed=seed).to_part())})
     else:
         folder = folder_of(model)
         found = evaluate_quality.judged(rows, predictor_of(load_model(folder)).predict)
         size = size_of(folder)
+    told = head(QUALITY, rows, model, evaluate_quality.folds_for(len(rows)))
+    if len(rows) < len(given):
+        told["how"] += f", on those of {len(given):,} rows that have scores of two models"
     return {
-        **head(QUALITY, rows, model, evaluate_quality.FOLDS),
+        **told,
         **dict.fromkeys(("accuracy", "macro_f1", "in_scope_kept_right", "oos_recall")),
         **evaluate_quality.report(found, rng, pair=pair, prices=prices),
         "decision_ms": timed(found.predict, found.prompts),

@@ -21,6 +21,12 @@ from router_worker.learned.sweep import savings
 from router_worker.learned.train_quality import train_quality
 
 FOLDS: Final = 5
+FEW_ROWS: Final = 2_000
+FOLDS_OF_FEW: Final = 10
+"""Of few rows a fifth is missed in training, and the luck of one deal shows: more of them are kept.
+On 581 rows of GSM8K, APGR over six deals is 0.601 with a deviation of 0.021 in 5 folds, and 0.610
+with one of 0.012 in 10."""
+
 POINTS: Final = 21
 """Of the curve in the report: every 5 % of strong calls."""
 
@@ -42,16 +48,19 @@ class Judged:
 def cross_validated(
     rows: Sequence[PairRow | ScoresRow],
     *,
-    folds: int = FOLDS,
+    folds: int | None = None,
     seed: int = 0,
     apart: bool = False,
+    others: Sequence[PairRow | ScoresRow] = (),
 ) -> Judged:
     """Return predictions for each row by a predictor that has not seen it.
 
     Rows of a subject are in different folds: this measures prompts like those that were seen. With
     `apart` all rows of a subject are in one fold, so that prompts of other subjects are measured.
-    Raises `ModelyardError` if nothing can be learned.
+    Without `folds` there are as many as `folds_for` says. `others` are only learned from. Raises
+    `ModelyardError` if nothing can be learned.
     """
+    folds = folds_for(len(rows)) if folds is None else folds
     models = models_of(rows)
     rng = np.random.default_rng(seed)
     if apart:
@@ -64,12 +73,17 @@ def cross_validated(
     predict: Callable[[str], Mapping[str, float]] | None = None
     for fold in range(folds):
         seen = [row for row, at in zip(rows, dealt, strict=True) if at != fold]
-        predict = train_quality(seen, seed=seed).predict
+        predict = train_quality([*seen, *others], seed=seed).predict
         for number in np.flatnonzero(dealt == fold):
             found = predict(rows[int(number)].prompt)
             predicted[number] = [found[name] for name in models]
     assert predict is not None
     return Judged([row.prompt for row in rows], models, scores_of(rows, models), predicted, predict)
+
+
+def folds_for(rows: int) -> int:
+    """Return in how many folds so many rows are cross-validated."""
+    return FOLDS_OF_FEW if rows < FEW_ROWS else FOLDS
 
 
 def judged(

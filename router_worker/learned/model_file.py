@@ -15,6 +15,7 @@ Nothing in the folder is trusted: nothing is unpickled or run (`array_file`), an
 checked before memory is taken.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -41,7 +42,16 @@ from router_worker.learned.array_file import (
 )
 from router_worker.learned.part import ModelFileError, Part
 
-__all__ = ["FORMAT", "Model", "ModelFileError", "Part", "load_model", "save_model"]
+__all__ = [
+    "FORMAT",
+    "Model",
+    "ModelFileError",
+    "Part",
+    "add_parts",
+    "kept_parts",
+    "load_model",
+    "save_model",
+]
 
 FORMAT: Final = 1
 """Grows when older code could not read what is written now."""
@@ -100,7 +110,7 @@ class Model:
 def save_model(folder: Path, parts: Mapping[str, Part], *, created: datetime | None = None) -> None:
     """Write a model, or replace the one in `folder` as a whole.
 
-    To keep a part that is there, pass it again: `{**load_model(folder).parts, "intents": part}`.
+    To keep a part that is there, use `add_parts`.
     `created` is the time now where None. Raises `ModelFileError` if a part can't be stored or
     the folder not written; a model that was there is there still.
     """
@@ -131,6 +141,34 @@ def save_model(folder: Path, parts: Mapping[str, Part], *, created: datetime | N
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ModelFileError(f"{folder}: can't be written: {error.strerror or error}") from error
+
+
+def add_parts(folder: Path, parts: Mapping[str, Part]) -> None:
+    """Write parts into a folder beside those that it has, or in their place.
+
+    Two who do that at once get one after the other. Raises `ModelFileError`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise ModelFileError(f"{folder}: can't be written: {error.strerror or error}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        save_model(folder, {**kept_parts(folder), **parts})
+
+
+def kept_parts(folder: Path) -> Mapping[str, Part]:
+    """Return the parts of the model that is in a folder, if one is. Raises `ModelFileError`."""
+    if not (folder / "model.json").exists():
+        return {}
+    try:
+        return load_model(folder).parts
+    except ModelFileError as error:
+        raise ModelFileError(
+            f"{error}. A new model would keep its other parts: remove what is there, or choose "
+            "another folder"
+        ) from error
 
 
 def load_model(folder: Path) -> Model:

@@ -17,6 +17,7 @@ Python only, and the same for training and deciding.
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 HEAD_CHARS: Final = 2_000
@@ -39,10 +40,10 @@ TRAITS: Final = {
     "digits": re.compile(r"\d"),
     "operator": re.compile(r"[\w)][ \t]*[-+*/^=<>][ \t]*[\d(]|[√∑∫≤≥±×÷]|\\[a-z]+\{"),
     "code": re.compile(
-        r"```|[;{}][ \t]*$|\b\w+\([^()\n]{0,80}\)|</\w+>|^[ \t]*(?:def|import|class)\s",
+        r"```|[;{}][ \t]*$|(?<=\w)\([^()\n]{0,80}\)|</\w+>|^[ \t]*(?:def|import|class)\s",
         re.MULTILINE,
     ),
-    "quote": re.compile(r"[\"“”«»„]|(?<!\w)'[^'\n]+'(?!\w)"),
+    "quote": re.compile(r"[\"“”«»„'](?:(?<!')|(?<!\w')[^'\n]+'(?!\w))"),
     "options": re.compile(r"^[ \t]*\(?[A-Da-d][.)][ \t]", re.MULTILINE),
     "list": re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]", re.MULTILINE),
     "block": re.compile(r":[ \t]*\n|\n[ \t]*\n"),
@@ -50,6 +51,12 @@ TRAITS: Final = {
     "question": re.compile(r"\?\s*$"),
 }
 """What may be true of a whole text: the name of the trait, and what is looked for."""
+
+HINTS: Final = {
+    "operator": re.compile(r"[-+*/^=<>√∑∫≤≥±×÷\\](?:(?<=[√∑∫≤≥±×÷\\])|[ \t]*[\d(])"),
+    "code": re.compile(r"[`;{}(<]|(?:d(?=ef\s)|i(?=mport\s)|c(?=lass\s))"),
+}
+"""What must be found for a trait to be there, where looking for that is several times as fast."""
 
 _UNCOMMON = re.compile(r"[^A-Za-z ,.]")
 
@@ -74,14 +81,15 @@ def word_keys(gist: str, found: list[str]) -> Iterator[str]:
     if not found:
         return
     yield from map("=".__add__, found)
-    yield from map("{} {}".format, found, found[1:])
-    yield from map("{} _ {}".format, found, found[2:])
+    yield from map(" ".join, pairwise(found))
+    yield from map(" _ ".join, zip(found, found[2:], strict=False))
     yield f"^{found[0]}"
     yield "^" + " ".join(found[:2])
     yield f"${found[-1]}"
     if _UNCOMMON.search(gist):  # most short texts have no trait: one search tells
         for name, pattern in TRAITS.items():
-            if pattern.search(gist):
+            hint = HINTS.get(name)
+            if (hint is None or hint.search(gist)) and pattern.search(gist):
                 yield f"~{name}"
     for length in LONG_CHARS:
         if len(gist) >= length:

@@ -85,13 +85,19 @@ def train_quality(rows: Sequence[PairRow | ScoresRow], *, seed: int = 0) -> Qual
     are not looked at. The same rows and seed give the same predictor. Its `models` are in the
     order in which the rows name them: put predictors of different rows together by name.
 
-    Raises `ModelyardError` if a model has fewer than `MIN_ROWS` scores, if there are more than
-    `MAX_MODELS` models, or without scikit-learn.
+    Raises `ModelyardError` if a model has fewer than `MIN_ROWS` scores, if there are fewer than
+    `FOLDS` different prompts or more than `MAX_MODELS` models, or without scikit-learn.
     """
     need_sklearn()
     models, targets = scores(rows)
     rng = np.random.default_rng(seed)
     prompts = [row.prompt for row in rows]
+    different = len(set(prompts))
+    if different < FOLDS:
+        raise ModelyardError(
+            f"the rows have {different} different prompts; "
+            f"at least {FOLDS} are needed to learn from"
+        )
     inputs = read(prompts)
     matrix = inputs.matrix()
     fold = folds(prompts, rng)

@@ -86,7 +86,7 @@ class Vocabulary:
         whole = {i for i in map(get, word_keys(read, found)) if i is not None}
         # In the order of the text: that of a set of texts is another one in each process.
         parts: set[int] = set().union(*map(self._piece_ids, dict.fromkeys(found)))
-        ids = np.array([*whole, *parts], dtype=np.intp)
+        ids = np.fromiter(chain(whole, parts), np.intp, len(whole) + len(parts))
         values = self.weights[ids]
         for block in (slice(len(whole)), slice(len(whole), None)):
             if len(values[block]):

@@ -8,7 +8,7 @@ from before stays in use, and where there was none, rules carry on.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -80,7 +80,7 @@ class Shelf:
         self.predictors: dict[str, Place[Mapping[str, float]]] = {}
         for name, cache in caches(catalog, lambda route: route.predictor).items():
             what = f"predictor {name!r}"
-            read_it = partial(self._predictor, what, cache)
+            read_it = partial(self._predictor, name, what, cache)
             self.predictors[name] = Place(what, base / Path(name).expanduser(), read_it)
 
     @property
@@ -137,7 +137,7 @@ class Shelf:
         }
 
     def complaints(self) -> list[str]:
-        """Return in words which models can't be used, and which intents they do not know."""
+        """Return in words which models can't be used, and what of the routes they do not know."""
         self.knowledge()
         return [
             *(f"{place.what}: {place.problem}" for place in self._places if place.problem),
@@ -182,13 +182,13 @@ class Shelf:
     def _classifier(self, name: str, what: str, cache: Cache, model: Model) -> Oracle[Guess]:
         embedder = self._embedder(name) if wants_embeddings(model) else None
         classifier = IntentClassifier.of(model, embedder)
-        self._strangers[name] = [
+        self._strangers[what] = [
             told
             for route_name, route in self._catalog.routes.items()
             if route.classifier == name
             and (told := strangers(route_name, route, classifier.labels)) is not None
         ]
-        for told in self._strangers[name]:
+        for told in self._strangers[what]:
             logger.warning("%s", told)
         return Oracle(
             what,
@@ -208,12 +208,22 @@ class Shelf:
             self._embedders[place] = open_embedder(place, self._base)
         return None if place is None else self._embedders[place]
 
-    def _predictor(self, what: str, cache: Cache, model: Model) -> Oracle[Mapping[str, float]]:
+    def _predictor(
+        self, name: str, what: str, cache: Cache, model: Model
+    ) -> Oracle[Mapping[str, float]]:
         part = model.part("quality")
         try:
             predictor = QualityPredictor.from_part(part.meta, part.arrays)
         except ValueError as error:
             raise part.error(str(error)) from error
+        self._strangers[what] = [
+            told
+            for route_name, route in self._catalog.routes.items()
+            if route.predictor == name
+            for told in unpredicted(route_name, route, predictor.models, self._catalog)
+        ]
+        for told in self._strangers[what]:
+            logger.warning("%s", told)
         kept: Kept[Mapping[str, float]] = Kept(cache.entries)
         # It goes by capitals and by the lengths of lines: each text stands for itself.
         return Oracle(
@@ -255,3 +265,29 @@ def strangers(name: str, route: Route, labels: Sequence[str]) -> str | None:
         return None
     near = suggestion(unknown[0], labels) if len(labels) <= MOST_TOLD else ""
     return f"route {name!r}: its classifier knows no intent {', '.join(map(repr, unknown))}{near}"
+
+
+def unpredicted(
+    name: str, route: Route, predicted: Sequence[str], catalog: Catalog
+) -> Iterator[str]:
+    """Yield what to say where a route's predictor has other names for models than the route."""
+    wrong = [each for each in route.predicts if each not in predicted]
+    if wrong:
+        near = suggestion(wrong[0], predicted) if len(predicted) <= MOST_TOLD else ""
+        known = ", ".join(map(repr, wrong))
+        yield f"route {name!r}: predicts has {known}, which its predictor does not know{near}"
+    names = {route.predicts.get(each, each) for each in predicted}
+    nobody = sorted(names - {model.name for model in catalog.models})
+    called = {each for target in route.targets for each in target.models}
+    without = [
+        model.name
+        for model in catalog.models
+        if model.name in called - names and not model.is_people
+    ]
+    # One that was trained on more models than are here is as it should be.
+    if nobody and without:
+        yield (
+            f"route {name!r}: its predictor says nothing of {', '.join(map(repr, without))}, whose "
+            f"quality is the catalog's; it knows {', '.join(map(repr, nobody[:MOST_TOLD]))}, which "
+            "are no models here: say in predicts which they are"
+        )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from benchmarks.one_model import one_model
 from benchmarks.pace import arrivals, paced
 from benchmarks.spread import place
 from modelyard.testing import FakeProvider, Reply
@@ -24,16 +25,6 @@ LATENCY_S: Final = 0.2
 RATE_PER_S: Final = 3.0
 SECONDS: Final = 150.0
 TIMEOUT_S: Final = 900.0
-
-CATALOG: Final = """
-models:
-  - name: unknown
-    provider: openai
-    endpoints: [{name: only, base_url: "${ONLY}"}]
-    concurrency: 20
-routes:
-  default: {otherwise: [unknown]}
-"""
 
 
 class Bucket:
@@ -81,7 +72,8 @@ def run(
             f"pool-{number}": model_command("unknown", process=number)
             for number in range(1, WORKERS + 1)
         }
-        yard = stack.enter_context(place(CATALOG, {"ONLY": fake.base_url}, commands))
+        catalog = one_model("unknown", fake.base_url, concurrency=20)
+        yard = stack.enter_context(place(catalog, {}, commands))
         began = time.monotonic()
         handles = []
         due = arrivals(rate, seconds, random.Random(1))

@@ -15,6 +15,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from benchmarks.moody_endpoint import HOST, answer
+from benchmarks.one_model import one_model
 from benchmarks.process import cpu_s, process, rss_mib
 from benchmarks.results import markdown_table, stamp
 from modelyard import Client
@@ -26,18 +27,6 @@ LATENCY_S: Final = 10.0
 ROUNDS: Final = 3
 MOST_MIB: Final = 300.0
 MOST_CORE: Final = 0.25
-
-CATALOG: Final = """
-models:
-  - name: slow
-    provider: openai
-    timeout_s: 120
-    concurrency: {calls}
-    endpoints: [{{base_url: "{url}"}}]
-routes:
-  default:
-    otherwise: [slow]
-"""
 
 
 class SlowEndpoint:
@@ -94,7 +83,7 @@ def run(calls: int = CALLS, latency_s: float = LATENCY_S) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="waiting-")))
         redis = stack.enter_context(EmbeddedRedis(folder / "state"))
         catalog = folder / "catalog.yaml"
-        catalog.write_text(CATALOG.format(url=endpoint.url, calls=calls))
+        catalog.write_text(one_model("slow", endpoint.url, concurrency=calls, timeout_s=120))
         env = {"MODELYARD_BROKER_URL": redis.url, "MODELYARD_CATALOG": str(catalog)}
         stack.enter_context(process(router_command(), folder / "router.log", env))
         pool = stack.enter_context(process(model_command("slow"), folder / "pool.log", env))

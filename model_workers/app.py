@@ -5,6 +5,7 @@ catalog says of the models that it serves, unless `-c` says otherwise.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,11 +17,15 @@ from model_workers.answer_cache import embeddings
 from model_workers.post import process
 from model_workers.serving import (
     concurrency,
+    consume,
     consume_new,
     going_on,
+    known_again,
     leave_to_people,
+    leave_unknown,
     queue_limits,
     resize,
+    unknown_models,
 )
 from model_workers.task import CallTask
 from modelyard.app import lanes, make_app, serve_batch_lanes
@@ -30,7 +35,7 @@ from modelyard.catalog_follower import CatalogFollower
 from modelyard.errors import ModelyardError
 from modelyard.following import follow
 from modelyard.holdings import settle_at_exit
-from modelyard.names import model_queue
+from modelyard.names import model_queue, queue_model
 from modelyard.settings import load_settings
 
 logger = logging.getLogger("modelyard.calls")
@@ -64,13 +69,16 @@ class Serving:
     """What this worker serves: as it was started, and as its catalog is now.
 
     `limits` is what the transport's channel looks at: this very mapping. `left` are the queues that
-    it left to people.
+    it left to people. `unknown`: the models that its catalog did not have when it was started, and
+    `waiting` their queues.
     """
 
     queues: tuple[str, ...] = ()
     size: int = 0
     limits: dict[str, int] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
 
 
 serving = Serving()
@@ -78,9 +86,11 @@ serving = Serving()
 
 @celeryd_init.connect(weak=False)
 def size_worker(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
-    """Refuse queues of unknown models, and take the concurrency from the catalog."""
+    """Refuse queues if all models are unknown, and take the concurrency from the catalog."""
     queues = options.get("queues") or []
     names = queues.split(",") if isinstance(queues, str) else list(queues)
+    serving.unknown = unknown_models(catalog, names)
+    names = [name for name in names if queue_model(name.strip()) not in serving.unknown]
     try:
         serving.size = concurrency(catalog, names)
     except ModelyardError as error:
@@ -98,8 +108,9 @@ def size_worker(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> 
 def consume_lanes(instance: Any, **_: Any) -> None:
     """Serve the batch lanes too where the worker was told the models' queues alone."""
     # What waits in the queue of a name that became an alias can be served by that name.
-    names = (*(model.name for model in catalog.models), *catalog.aliases)
+    names = (*(model.name for model in catalog.models), *catalog.aliases, *serving.unknown)
     serve_batch_lanes(instance.app.amqp.queues, map(model_queue, names))
+    serving.waiting = leave_unknown(instance.app.amqp.queues, serving.unknown)
     # The catalog was read before there was a log.
     logger.info("catalog %s: %s", settings.catalog_path, catalog.summary())
     tell_problems(catalog)
@@ -113,8 +124,10 @@ def follow_catalog(sender: Any, **_: Any) -> None:
 
 def use(consumer: Any, catalog: Catalog) -> None:
     """Call by this catalog from now on; what is being called goes on as it began."""
-    queues, before = serving.queues, CallTask.catalog
-    after = going_on(catalog, before, queues)
+    before = CallTask.catalog
+    after = going_on(catalog, before, serving.queues)
+    known = known_again(after, serving.waiting)
+    queues = (*serving.queues, *known)
     size, limits = concurrency(after, queues), queue_limits(after, queues)
     CallTask.catalog = after
     serving.limits.clear()
@@ -122,6 +135,9 @@ def use(consumer: Any, catalog: Catalog) -> None:
     if consumer.controller.concurrency == app.conf.worker_concurrency:
         resize(consumer, size - serving.size)
         serving.size = size
+    serving.queues = queues
+    serving.waiting.difference_update(known)
+    consume(consumer, [app.amqp.queues[name] for name in known])
     if not queues:
         consume_new(consumer, after, before)
     leave_to_people(consumer, catalog, serving.left)

@@ -5,7 +5,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -69,11 +69,13 @@ class Caller:
         request: Request,
         *,
         stays: bool = False,
+        unwanted: Callable[[], Awaitable[bool]] | None = None,
     ) -> Answered | Failed:
         """Send `request` to the model whose turn it is, as often as `advance` says.
 
-        What `stays` waits here for as long as no endpoint takes it, and is never put back. Raises
-        `TakenOver` if the claim is lost before a call.
+        What `stays` waits here for as long as no endpoint takes it, and is never put back.
+        `unwanted` is asked before each call but the first. Raises `TakenOver` if the claim is lost
+        before a call.
         """
         number, attempts = next(self._numbers), call.attempts
         try:
@@ -105,6 +107,10 @@ class Caller:
                     return Failed(attempts, Die(DeadReason.EXPIRED, why))
                 if not await still_ours(claim):
                     raise TakenOver
+                again = len(attempts) > len(call.attempts)
+                if again and unwanted is not None and await unwanted():
+                    why = "nobody waits for it any more"
+                    return Failed(attempts, Die(DeadReason.EXPIRED, why))
                 attempt, completion = await self._attempt(id, model, place, request)
             finally:
                 self._balancer.given_up(place)

@@ -16,7 +16,7 @@ from celery import Task
 from celery.app.task import Context
 from celery.exceptions import Ignore
 
-from modelyard.claims import Settlement
+from modelyard.claims import DONE, FENCED, Settlement
 from modelyard.holdings import ledger
 from modelyard.settling import settle_surely
 
@@ -97,6 +97,11 @@ class CoroutineTask(Task):
         return _context.get() or super().request
 
 
+def not_counted(said: int) -> str:
+    """Return why a settlement was not `DONE`, for logs and events."""
+    return "another worker has it" if said == FENCED else "another outcome was first"
+
+
 class SettlingTask(CoroutineTask):
     """Base of tasks whose `run` returns `Settled`: its outcome and its ack are one step.
 
@@ -106,7 +111,7 @@ class SettlingTask(CoroutineTask):
     abstract = True
 
     def failed(self, context: Context, error: BaseException) -> Settled:
-        """Return how a message ends whose `run` raised, or ran into a time limit."""
+        """Return how a message ends whose `run` raised, or ran into a time limit. May block."""
         raise NotImplementedError
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -116,6 +121,9 @@ class SettlingTask(CoroutineTask):
         except Exception as error:  # noqa: BLE001 - it becomes the outcome
             settled = self.failed(self.request, error)
         if settled.settlement is not None:
-            settle_surely(self.app.backend.client, settled.settlement)
+            said = settle_surely(self.app.backend.client, settled.settlement)
             ledger.settled([settled.settlement.claim])
+            if said != DONE:
+                # Celery would store the error, for whoever has no claim to lose.
+                raise Ignore(not_counted(said))
         raise settled.error or Ignore(settled.seen)

@@ -1,34 +1,11 @@
-"""An ensemble's members, or the pieces of a request: what they came to. Pure functions on what the
-join keeps.
-"""
+"""An ensemble's members, or the pieces of a request: what follows from what they came to."""
 
 from collections.abc import Mapping, Sequence
 
 from model_workers.combine import Combined
 from modelyard.advance import Die
 from modelyard.member import Member
-from modelyard.messages import Attempt, DeadReason, Draft
-
-
-def members_of(fields: Mapping[bytes, bytes]) -> tuple[Member, ...]:
-    """Return the members that have ended, in the plan's order, from the fields of a join."""
-    return tuple(numbered(fields).values())
-
-
-def numbered(fields: Mapping[bytes, bytes]) -> dict[int, Member]:
-    """Return the members that have ended by their numbers from 1, in order."""
-    numbers = {
-        int(name[1:]): value
-        for name, value in fields.items()
-        if name.startswith(b"m") and name[1:].isdigit()
-    }
-    return {number: Member.model_validate_json(numbers[number]) for number in sorted(numbers)}
-
-
-def attempts_of(members: Sequence[Member]) -> tuple[Attempt, ...]:
-    """Return all calls that were made, in the order in which they began."""
-    every = (attempt for member in members for attempt in member.attempts)
-    return tuple(sorted(every, key=lambda attempt: attempt.started_at))
+from modelyard.messages import DeadReason, Draft
 
 
 def drafts_of(members: Sequence[Member]) -> list[Draft]:

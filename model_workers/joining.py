@@ -5,6 +5,7 @@ raises `TakenOver` if another worker has the message.
 """
 
 import logging
+from functools import partial
 from typing import Final
 
 from celery import Celery
@@ -12,17 +13,14 @@ from celery import Celery
 from model_workers.answer import charged, to_draft
 from model_workers.answering import left
 from model_workers.aside import aside
-from model_workers.caller import Failed, persist
+from model_workers.caller import FIRST_WAIT_S, LAST_WAIT_S, Failed, persist
 from model_workers.combine import Combined, combine
 from model_workers.coroutine_task import Settled
 from model_workers.ensemble import (
     as_draft,
-    attempts_of,
     death,
     drafts_of,
-    members_of,
     missing,
-    numbered,
     without,
 )
 from model_workers.finish import Standing
@@ -32,12 +30,13 @@ from model_workers.work import Work
 from modelyard.advance import Die
 from modelyard.claims import Ack
 from modelyard.errors import ModelyardError, RequestRevoked
-from modelyard.member import round_of
+from modelyard.member import attempts_of, members_of, numbered, round_of
 from modelyard.messages import Attempt, Call, DeadReason, Draft, Part
 from modelyard.names import JOIN_KEY_PREFIX, RESULT_KEY_PREFIX, member_of
 from modelyard.outcome import read_outcome
 from modelyard.pieces import final_request
 from modelyard.plan import Combine
+from modelyard.redis_errors import passes
 
 logger = logging.getLogger("modelyard.calls")
 
@@ -47,9 +46,10 @@ COMBINE_S: Final = 60.0
 
 async def apart(work: Work, origin: Origin, call: Call) -> Settled | Standing:
     """Have a model answer for an ensemble, or for the record."""
-    if await persist(unwanted, work.app, origin, call):
+    ask = partial(persist, unwanted, work.app, origin, call)
+    if await ask():
         return Settled(Ack(origin.claim), "not called: nobody waits for it any more")
-    called = await work.called(origin, call, call.request)
+    called = await work.called(origin, call, call.request, unwanted=ask)
     if isinstance(called, Failed):
         return left(work, origin, call, called.attempts, called.move)
     return Standing(call, called.attempts, to_draft(called.completion, called.model))
@@ -144,6 +144,22 @@ def unwanted(app: Celery, origin: Origin, call: Call) -> bool:
     if waited and waited.decode() != round_of(call.decision):
         return True
     return outcome is not None or need is None or released is not None or ended is not None
+
+
+def paid_before(app: Celery, id: str) -> tuple[Attempt, ...]:
+    """Return the calls that were made for the parts of a request that were joined.
+
+    Blocks while Redis is away, until the app gives up; raises `redis.RedisError` then.
+    """
+    wait_s = FIRST_WAIT_S
+    while True:
+        try:
+            return attempts_of(members_of(read_join(app, id)))
+        except Exception as error:
+            if not passes(error) or app.backend.give_up.wait(wait_s):
+                raise
+            logger.warning("Redis is away or refuses, again in %.1f s: %s", wait_s, error)
+        wait_s = min(2 * wait_s, LAST_WAIT_S)
 
 
 def read_join(app: Celery, id: str) -> dict[bytes, bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from model_workers.providers.base import Completion, Provider
+from model_workers.providers.base import Completion, Provider, Selective
 from model_workers.providers.extractive import Extractive
 from model_workers.providers.http import make_client
 from modelyard.catalog import Endpoint, Model
@@ -74,6 +74,11 @@ class Line:
     def is_broken(self) -> bool:
         """Whether no client could be made for it."""
         return isinstance(self.provider, Broken)
+
+    def carries(self, request: Request) -> bool:
+        """Return whether its provider has a word for all that is asked for, as far as it knows."""
+        provider = self.provider
+        return not isinstance(provider, Selective) or provider.lacks(request) is None
 
     async def aclose(self) -> None:
         """Close its connections, once."""

@@ -22,7 +22,7 @@ class Origin:
     @property
     def is_part(self) -> bool:
         """Whether its id is no request's: it is a member's or a shadow's."""
-        return is_shadow(self.id, self.parent_id) or member_of(self.id, self.parent_id) is not None
+        return is_part(self.id, self.parent_id)
 
     @classmethod
     def of(cls, context: Context) -> "Origin":
@@ -33,3 +33,8 @@ class Origin:
         return cls(
             context.id, claim, context.reply_to or "", context.parent_id, redelivered, deliveries
         )
+
+
+def is_part(id: str, parent_id: str | None) -> bool:
+    """Return whether a message is that of a member, a piece or a shadow."""
+    return is_shadow(id, parent_id) or member_of(id, parent_id) is not None

@@ -26,12 +26,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from celery.app.task import Context
 from celery.concurrency.base import BasePool
 from celery.exceptions import (
     Ignore,
@@ -42,7 +40,15 @@ from celery.exceptions import (
 )
 
 from model_workers.committer import Committer, Pending
-from model_workers.coroutine_task import CoroutineTask, Outcome, Settled, SettlingTask, tracing
+from model_workers.coroutine_task import (
+    CoroutineTask,
+    Outcome,
+    Settled,
+    SettlingTask,
+    not_counted,
+    tracing,
+)
+from model_workers.job import Job, info, settled
 from modelyard.claims import DONE, Hop, settle
 from modelyard.connect import connect
 from modelyard.holdings import ledger
@@ -68,37 +74,6 @@ CANCEL_WAIT_S = 5.0
 
 FINISH_S = 15.0
 """For how long a warm shutdown tries to store the outcomes it has while Redis is away."""
-
-
-@dataclass(eq=False, slots=True, weakref_slot=True)
-class Job:
-    """One task execution. `pid` is what Celery calls it by; there is no process behind it."""
-
-    pid: int
-    id: str
-    target: Callable[..., Any]
-    args: Sequence[Any]
-    callback: Callable[[Any], Any]
-    accept_callback: Callable[[int, float], Any] | None
-    error_callback: Callable[[Any], Any]
-    timeout_callback: Callable[..., Any] | None
-    soft_timeout: float | None
-    timeout: float | None
-    delivery_tag: str = ""
-    connection: int = 0
-    task: "asyncio.Task[None] | None" = None
-    inner: "asyncio.Future[Any] | None" = None
-    started: float = 0.0
-    over_soft_limit: bool = False
-    over_hard_limit: bool = False
-    abandoned: bool = False
-    finishing: bool = False
-    pool: "AsyncioPool | None" = field(default=None, repr=False)
-
-    def terminate(self, signal: int | None = None) -> None:
-        """Stop it: what Celery's `Request.terminate` calls on a result."""
-        if self.pool is not None:
-            self.pool.terminate_job(self.pid, signal)
 
 
 class AsyncioPool(BasePool):
@@ -182,7 +157,7 @@ class AsyncioPool(BasePool):
             timeout=timeout or self.options.get("timeout"),
             delivery_tag=args[2]["properties"].get("delivery_tag", ""),
             connection=self._connection,
-            pool=self,
+            on_terminate=self.terminate_job,
         )
         self._jobs[job.pid] = job
         self._new.append(job)
@@ -196,7 +171,7 @@ class AsyncioPool(BasePool):
         """Cancel a running task; Celery has announced it as revoked and acknowledged it."""
         job = self._jobs.get(pid)
         if job is not None:
-            self._loop.call_soon_threadsafe(self._abandon, job)
+            self._loop.call_soon_threadsafe(self._drop, job)
 
     def grow(self, n: int = 1) -> None:
         """Run `n` more at a time."""
@@ -312,7 +287,7 @@ class AsyncioPool(BasePool):
             job.finishing = True
             if isinstance(task, SettlingTask):
                 assert outcome is not None
-                self._commit(job, settled(task, outcome, request))
+                self._commit(job, await self._settled(task, outcome, request))
                 committing = True
             else:
                 await self._loop.run_in_executor(self._finishers, self._finish, job, outcome)
@@ -332,6 +307,14 @@ class AsyncioPool(BasePool):
                 self._jobs.pop(job.pid, None)
                 self._say(ledger.stop, job.delivery_tag)
             self._pump()
+
+    async def _settled(
+        self, task: SettlingTask, outcome: Outcome, request: dict[str, Any]
+    ) -> Settled:
+        if outcome.error is None:
+            return settled(task, outcome, request)
+        # It may read what was paid for before: not on the loop.
+        return await self._loop.run_in_executor(self._finishers, settled, task, outcome, request)
 
     def _commit(self, job: Job, end: Settled) -> None:
         if end.settlement is None:
@@ -358,8 +341,9 @@ class AsyncioPool(BasePool):
         if result is None:
             error = Ignore("its outcome could not be stored")
         elif result != DONE and not isinstance(error, Ignore):
-            logger.warning("request %s: another outcome was first", job.id)
-            error = Ignore("another outcome was first")
+            why = not_counted(result)
+            logger.warning("request %s: %s", job.id, why)
+            error = Ignore(why)
         elif end.log:
             calls.info("%s", end.log)
         runtime_s = time.monotonic() - job.started
@@ -423,6 +407,12 @@ class AsyncioPool(BasePool):
         else:
             self._jobs.pop(job.pid, None)
 
+    def _drop(self, job: Job) -> None:
+        """Abandon what was revoked. Celery acknowledges what it knows to have begun only."""
+        self._abandon(job)
+        if job.task is None and job.accept_callback is not None:
+            self._say(job.accept_callback, job.pid, time.monotonic())
+
     async def _end(self, finish_s: float) -> None:
         """Abandon what runs; let what has an outcome store it, but not for longer than that."""
         self._waiting.clear()
@@ -462,25 +452,6 @@ class AsyncioPool(BasePool):
             said.traceback = ""  # An expected end: where in our code it was raised tells nobody.
         # The tracer timed itself; what people want to know is how long the task ran.
         self._say(job.callback, (failed, said, time.monotonic() - job.started))
-
-
-def settled(task: SettlingTask, outcome: Outcome, request: dict[str, Any]) -> Settled:
-    """Return how a settling task's message ends."""
-    if outcome.error is None:
-        assert isinstance(outcome.value, Settled)
-        return outcome.value
-    return task.failed(Context(request), outcome.error)
-
-
-def info(error: Exception) -> ExceptionInfo:
-    """Return what Celery wants to know of an expected end: where it was raised tells nobody."""
-    try:
-        raise error
-    except type(error):
-        told = ExceptionInfo()
-    told.exception = error  # as it is: events show its repr
-    told.traceback = ""
-    return told
 
 
 def _ignore(_: Any) -> None:

@@ -1,15 +1,17 @@
 """Which models a worker serves, how many calls it may hold, and what a changed catalog changes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from celery.worker.control import pool_grow, pool_shrink
+from kombu.entity import Queue
 
 from modelyard.app import lanes
-from modelyard.catalog import Catalog, Model
+from modelyard.catalog import Catalog, Model, UnknownName
 from modelyard.errors import ModelyardError
+from modelyard.meant import meant
 from modelyard.names import model_queue, queue_model
 
 logger = logging.getLogger("modelyard.calls")
@@ -23,6 +25,51 @@ def served_models(catalog: Catalog, queues: Sequence[str]) -> tuple[Model, ...]:
     named = dict.fromkeys(queue_model(queue.strip()) for queue in queues)
     models = {model.name: model for name in named if name for model in (catalog.model(name),)}
     return tuple(models.values()) or catalog.live_models
+
+
+def unknown_models(catalog: Catalog, queues: Sequence[str]) -> dict[str, str]:
+    """Return the models of these queues that the catalog does not have, and what is told of each.
+
+    None of them if it has none at all: there is nothing that a worker of these could do.
+    """
+    unknown = {}
+    named = {name for queue in queues if (name := queue_model(queue.strip()))}
+    for name in sorted(named):
+        try:
+            catalog.model(name)
+        except UnknownName as error:
+            unknown[name] = str(error)
+    return unknown if len(unknown) < len(named) else {}
+
+
+def leave_unknown(queues: Any, unknown: Mapping[str, str]) -> set[str]:
+    """Have a worker that has yet to begin consume no queue of these models, and return those.
+
+    What waits there is not called in the model's name by who does not know it, nor made a dead
+    letter of: the catalog of another machine may have it. `queues` is the app's `amqp.queues`.
+    """
+    for why in unknown.values():
+        told = (
+            "%s: its queue is not served here, and what waits there goes on waiting, until the "
+            "catalog has that model, or an alias of that name"
+        )
+        logger.warning(told, why)
+    left = {queue for queue in queues.consume_from if queue_model(queue) in unknown}
+    queues.deselect(sorted(left))
+    return left
+
+
+def known_again(catalog: Catalog, left: Iterable[str]) -> list[str]:
+    """Return those of the queues that can be served here now."""
+    known = []
+    for queue in sorted(left):
+        try:
+            model = catalog.model(queue_model(queue) or "")
+        except UnknownName:
+            continue
+        if model.disabled is None and not model.is_people:
+            known.append(queue)
+    return known
 
 
 def concurrency(catalog: Catalog, queues: Sequence[str]) -> int:
@@ -111,11 +158,17 @@ def consume_new(consumer: Any, catalog: Catalog, before: Catalog) -> None:
         if model.name not in known
         for queue in lanes(model_queue(model.name))
     ]
-    for queue in new:
+    consume(consumer, new)
+
+
+def consume(consumer: Any, queues: Sequence[Queue]) -> None:
+    """Have a worker consume these queues, too."""
+    for queue in queues:
         # All of them first: they are consumed after a new connection, if this one is lost here.
         consumer.app.amqp.queues.select_add(queue)
-    for queue in new:
+    for queue in queues:
         consumer.add_task_queue(queue.name)
+        meant.add(queue.name)
 
 
 def leave_to_people(consumer: Any, catalog: Catalog, left: set[str]) -> None:
@@ -126,8 +179,10 @@ def leave_to_people(consumer: Any, catalog: Catalog, left: set[str]) -> None:
     for queue in tuple(consumer.app.amqp.queues.consume_from):
         if queue_model(queue) in people:
             left.add(queue)
+            meant.discard(queue)
             consumer.cancel_task_queue(queue)
     for queue in sorted(left):
         if queue_model(queue) not in people:
             left.discard(queue)
             consumer.add_task_queue(queue)
+            meant.add(queue)

@@ -28,11 +28,12 @@ from model_workers.caller import Caller, TakenOver, persist
 from model_workers.cascade import following
 from model_workers.coroutine_task import Settled, SettlingTask
 from model_workers.endpoints.balancer import Balancer
-from model_workers.ensemble import attempts_of, drafts_of, members_of
+from model_workers.ensemble import drafts_of
 from model_workers.exits import Exits, unforeseen
 from model_workers.finish import Standing, Unfinished, finish
-from model_workers.joining import apart, join, read_join, reduce
+from model_workers.joining import apart, join, paid_before, read_join, reduce
 from model_workers.origin import Origin
+from model_workers.revocation import CallRequest, follow
 from model_workers.work import Work
 from modelyard.advance import Die
 from modelyard.catalog import Catalog
@@ -40,6 +41,7 @@ from modelyard.claims import Ack
 from modelyard.connect import connect
 from modelyard.errors import InvalidRequest, RequestFailed
 from modelyard.holdings import ledger, owner
+from modelyard.member import attempts_of, members_of
 from modelyard.messages import Call, DeadReason, Draft, Part, problems
 from modelyard.names import CALL_TASK, RESULT_KEY_PREFIX
 from modelyard.outcome import read_outcome
@@ -57,6 +59,7 @@ class CallTask(SettlingTask):
 
     name = CALL_TASK
     acks_late = True
+    Request = CallRequest
     # An expected end: Celery logs it in one line.
     throws = (RequestFailed,)
     catalog: Catalog
@@ -151,6 +154,10 @@ class CallTask(SettlingTask):
             call = Call.decode(payload)
         except ValidationError:
             return self.exits.unreadable(origin, payload, die, where)
+        if call.part.joins:
+            joined = paid_before(self.app, origin.id)
+            attempts = (*joined, *call.attempts)
+            return self.exits.dead(origin, call, attempts, die, where, billed=len(joined))
         ended = left(self.work, origin, call, call.attempts, die, where)
         if not isinstance(ended, Standing):
             return ended
@@ -186,6 +193,7 @@ class CallTask(SettlingTask):
                     settle_surely(app.backend.client, settled.settlement)
                 ledger.settled([origin.claim])
                 return message.ack()
+            follow(id, message.headers.get("parent_id"))
             return handle(message, body, ack, reject, callbacks)
 
         return look

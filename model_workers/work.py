@@ -1,5 +1,6 @@
 """What all that is done for one message is done with."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from celery import Celery
@@ -21,11 +22,23 @@ class Work:
     exits: Exits
 
     async def called(
-        self, origin: Origin, call: Call, request: Request, *, stays: bool = False
+        self,
+        origin: Origin,
+        call: Call,
+        request: Request,
+        *,
+        stays: bool = False,
+        unwanted: Callable[[], Awaitable[bool]] | None = None,
     ) -> Answered | Failed:
         """Send `request` to the model whose turn it is; see `Caller.call`. Raises `TakenOver`."""
         return await self.caller.call(
-            self.catalog, origin.id, origin.claim, call, request, stays=stays
+            self.catalog,
+            origin.id,
+            origin.claim,
+            call,
+            request,
+            stays=stays,
+            unwanted=unwanted,
         )
 
     def knows(self, model: str) -> bool:

@@ -142,6 +142,8 @@ def celery_conf(url: str, settings: Settings) -> Mapping[str, Any]:
             # Ours, in place of a visibility timeout: see `modelyard.transport`.
             "lease_s": settings.lease_s,
             "batch_share": settings.batch_share,
+            "ledger_entries": settings.ledger_entries,
+            "ledger_text": settings.ledger_text,
             # A server that hangs is an error after this long, not a wait for ever.
             # https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html
             "socket_timeout": 20,

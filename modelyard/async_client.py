@@ -131,9 +131,11 @@ class AsyncClient:
         """Return the handle of a request that was submitted before."""
         return AsyncHandle(self._client.handle(id))
 
-    async def feedback(self, id: str, score: float, comment: str | None = None) -> None:
+    async def feedback(
+        self, id: str, score: float, comment: str | None = None, *, model: str | None = None
+    ) -> None:
         """Say what the answer to a request is worth, as `Client.feedback`."""
-        await self.handle(id).feedback(score, comment)
+        await self.handle(id).feedback(score, comment, model=model)
 
     async def as_completed(
         self, handles: "Iterable[AsyncHandle]", timeout_s: float | None = None
@@ -236,6 +238,8 @@ class AsyncHandle:
         """Have the request end as `RequestRevoked`, as `Handle.cancel`."""
         return await asyncio.to_thread(self._handle.cancel)
 
-    async def feedback(self, score: float, comment: str | None = None) -> None:
+    async def feedback(
+        self, score: float, comment: str | None = None, *, model: str | None = None
+    ) -> None:
         """Say what the answer is worth, as `Client.feedback`."""
-        await asyncio.to_thread(self._handle.feedback, score, comment)
+        await asyncio.to_thread(self._handle.feedback, score, comment, model=model)

@@ -29,7 +29,7 @@ class NodeState(StrEnum):
     STUCK = "stuck"
     """Its main thread hangs."""
     PAUSED = "paused"
-    """It has no queue to consume."""
+    """It consumes no queue, or not all that it is meant to."""
     STALLED = "stalled"
     """It has room and does not look for messages."""
 
@@ -40,7 +40,8 @@ class Beat:
 
     `turned_at`: when its main thread last turned its hub; None for pools that have none.
     `consumed_at`: when it last looked for messages, or had no room for any. `prefetch`: how many
-    messages it may hold (0: no bound); `in_flight`: how many it holds.
+    messages it may hold (0: no bound); `in_flight`: how many it holds. `missing`: the queues that
+    it is meant to consume and does not.
     """
 
     node: str
@@ -56,6 +57,7 @@ class Beat:
     version: str
     rss_bytes: int | None = None
     stopping: bool = False
+    missing: tuple[str, ...] = ()
 
     def encode(self) -> str:
         """Return it as JSON."""
@@ -81,6 +83,7 @@ class Beat:
                 version=str(said["version"]),
                 rss_bytes=None if rss_bytes is None else int(rss_bytes),
                 stopping=bool(said.get("stopping", False)),
+                missing=tuple(map(str, said.get("missing", ()))),
             )
         except (LookupError, TypeError, RecursionError) as error:
             raise ValueError(f"no beat: {type(error).__name__}: {error}") from error
@@ -101,4 +104,6 @@ class Beat:
             return NodeState.STUCK
         if not self.queues:
             return NodeState.PAUSED
-        return NodeState.STALLED if self.consumed_at < oldest else NodeState.CONSUMING
+        if self.consumed_at < oldest:
+            return NodeState.STALLED
+        return NodeState.PAUSED if self.missing else NodeState.CONSUMING

@@ -29,10 +29,7 @@ def cancel(client: redis.Redis, id: str, *, channel: str, ttl_s: int, now: float
     # Not before: an id that is listed here and has another outcome could not be replayed. But an
     # earlier try may have come to its end between the two.
     if won or isinstance(read_outcome(client.get(end.key) or b"", id), RequestRevoked):
-        with client.pipeline(transaction=False) as commands:
-            commands.zremrangebyscore(CANCELLED_KEY, "-inf", now)
-            commands.zadd(CANCELLED_KEY, {id: now + ttl_s})
-            commands.execute()
+        client.zadd(CANCELLED_KEY, {id: now + ttl_s})
     return won
 
 

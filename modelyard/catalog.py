@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from modelyard.aliases import check_aliases, of_budget, of_route
 from modelyard.budgets import Budget, check_budgets
+from modelyard.catalog_doubts import check_experiments
 from modelyard.catalog_part import Part
 from modelyard.errors import ModelyardError
 from modelyard.link_local import is_link_local
@@ -350,8 +351,7 @@ class Catalog(Part):
                         f"{experiment.name!r}: its figures would be those of both"
                     )
                 tried[experiment.name] = name
-                if experiment.kind == "shadow" and experiment.to in people:
-                    raise ValueError(f"route {name!r}: people can't be a shadow")
+            check_experiments(name, route, people)
             for target in route.targets:
                 judges = {part.judge for part in (target.accept, target.combine) if part}
                 if judges & people:

@@ -28,6 +28,7 @@ from modelyard.catalog_kinds import bare, kind_at, known_keys
 from modelyard.catalog_sheet import Loc, Sheet, check_names, items
 from modelyard.errors import CatalogError
 from modelyard.price_file import read_prices, with_prices
+from modelyard.regular_file import read_regular
 from modelyard.settings import Settings, load_settings
 
 logger = logging.getLogger("modelyard.catalog")
@@ -137,8 +138,7 @@ class _Loader(yaml.SafeLoader):
 def _read_text(path: Path) -> str:
     """Return the file's text. Raises `CatalogError`."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_regular(path, MAX_BYTES + 1)
     except OSError as error:
         what = f"{error.strerror}; set MODELYARD_CATALOG to the path of a catalog"
         raise CatalogError([f"{path}: can't be read: {what}"]) from error

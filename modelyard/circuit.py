@@ -46,6 +46,11 @@ ROWS: Final = 2
 was busy and goes down would else have to fail as often as it answered.
 """
 
+AHEAD_S: Final = 5.0
+"""What was opened so far ahead of now was opened by another clock: the round trips by which two
+workers find the server's time differ by less.
+"""
+
 PROBE_WAIT_S: Final = 0.2
 """How long a call waits for a probe of another to come to its end."""
 
@@ -171,6 +176,13 @@ def admits(circuit: Circuit, breaker: Breaker, probes: int, now: float) -> bool:
     if circuit.why is Reason.LIMITED:
         most += int(LIMITED_RAMP_PER_S * (now - circuit.until))
     return probes < most
+
+
+def is_from_ahead(circuit: Circuit, now: float) -> bool:
+    """Return whether a circuit was opened by a clock that was far ahead of this one: it would stay
+    open for so much longer.
+    """
+    return circuit.since > now + AHEAD_S
 
 
 def hold(every: Sequence[Circuit], now: float) -> Hold:

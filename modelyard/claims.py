@@ -8,8 +8,10 @@ between two commands leaves nothing half done.
 
 A claim whose lease ran out is *taken over*: the message gets a claim of another name, and whatever
 its former owner still does to the old one finds nothing. The name is the fencing token. Three
-things are allowed without a claim: to end a request that has no outcome yet, or a member that has
-not ended (the answer was paid for), and to acknowledge what is gone already.
+things are allowed who lost a claim: to answer a request that has no outcome yet, or as a member
+that has not ended (the answer was paid for), and to acknowledge what is gone already. It can't fail
+them: whoever has the message now may answer. An end that names no claim at all, like a client's
+that cancels, is nobody's to lose.
 
 Time is the server's, so the workers' clocks need not agree. Redis Cluster is not supported: a
 script touches claims, queues and results at once, which lie in different hash slots.
@@ -45,6 +47,7 @@ from modelyard.settlement import Ack, Back, End, Hop, Join, JoinPoint, Record, S
 __all__ = [
     "AT_ONCE",
     "DONE",
+    "FENCED",
     "LEASE_S",
     "LOST",
     "NO_ROOM",
@@ -106,6 +109,9 @@ DONE: Final = 1
 LOST: Final = 0
 """The claim was somebody else's, or gone; of an `End`: there was an outcome already; of a `Join`:
 the member had ended already, or nobody waits for it."""
+FENCED: Final = -3
+"""Of an `End` with a dead letter or a `Join` without an answer: the claim was lost, so the failure
+does not count, and the request lives on."""
 NO_ROOM: Final = -1
 """The queue, or one behind it, has as much as it may: try again."""
 
@@ -153,10 +159,10 @@ class Claims:
 
     def claim(
         self, wants: Sequence[Want], room: int, acks: Sequence[str] = ()
-    ) -> tuple[list[Claimed], int]:
+    ) -> tuple[list[Claimed], set[str]]:
         """Claim the oldest messages, `room` at most, and acknowledge `acks` on the way.
 
-        Returns them, and how many requests are cancelled and not forgotten yet.
+        Returns them, and the ids of those that are cancelled.
         """
         said = CLAIM(
             self._client,
@@ -174,7 +180,7 @@ class Claims:
             Claimed(said[at + 1].decode(), wants[said[at] - 1].queue, said[at + 2])
             for at in range(1, len(said), 3)
         ]
-        return claimed, said[0]
+        return claimed, {id.decode(errors="replace") for id in said[0]}
 
     def renew(self, claims: Iterable[str]) -> list[str]:
         """Renew leases, and return the claims that are gone."""
@@ -221,12 +227,12 @@ class Claims:
                     break
 
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
-        """Settle claims, and return for each `DONE` or `LOST`."""
+        """Settle claims, and return for each `DONE`, `LOST` or `FENCED`."""
         return settle(self._client, settlements)
 
 
 def settle(client: redis.Redis, settlements: Sequence[Settlement]) -> list[int]:
-    """Settle claims, and return for each `DONE` or `LOST`. Raises `redis.RedisError`."""
+    """Settle claims; return for each `DONE`, `LOST` or `FENCED`. Raises `redis.RedisError`."""
     said: list[int] = []
     some: list[Any] = []
     size = 0

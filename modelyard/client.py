@@ -244,13 +244,16 @@ class Client:
         """Return the handle of a request that was submitted before, here or elsewhere."""
         return Handle(self._inbox, id, own=self._named)
 
-    def feedback(self, id: str, score: float, comment: str | None = None) -> None:
+    def feedback(
+        self, id: str, score: float, comment: str | None = None, *, model: str | None = None
+    ) -> None:
         """Say what the answer to a request is worth, from 0 to 1: experiments go by it.
 
-        Raises `InvalidRequest` for another score, `ModelyardError` where there is no answer (yet),
-        `RequestFailed` or `RequestRevoked` where there will be none, and `BrokerError`.
+        `model` is another one that answered it, such as a shadow, where it is about that. Raises
+        `InvalidRequest` for another score or model, `ModelyardError` where there is no answer
+        (yet), `RequestFailed` or `RequestRevoked` where there will be none, and `BrokerError`.
         """
-        self.handle(id).feedback(score, comment)
+        self.handle(id).feedback(score, comment, model=model)
 
     def as_completed(
         self, handles: Iterable[Handle], timeout_s: float | None = None

@@ -22,6 +22,7 @@ from modelyard.claims import DONE, NO_ROOM
 from modelyard.dead_entries import EVERY, Entry, Filter, read_died_at, read_entry
 from modelyard.messages import DeadReason, Request
 from modelyard.names import (
+    BEHIND_KEY_PREFIX,
     CANCELLED_KEY,
     COUNTERS_KEY,
     DEAD_LETTERS_BY_AGE_KEY,
@@ -82,7 +83,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """The queue has no room for the request now."""
+    """The queue, or a model's queue behind it, has no room for the request now."""
 
     queue: str
 
@@ -143,8 +144,8 @@ class DeadLetters:
 
         Each is one step: the letter is gone, its failure is no outcome any more, and its message
         waits under the same id. Whoever stops between two of them has lost and doubled nothing,
-        and goes on by doing the same again. A queue that has `most` messages (0: no bound) is
-        waited for; `on_full` is called with its name.
+        and goes on by doing the same again. A queue that has `most` messages (0: no bound), or
+        behind which a model's queue has so many, is waited for; `on_full` is called with its name.
         """
         began = self._clock()
         for entry in self.find(which, limit=limit):
@@ -209,7 +210,7 @@ class DeadLetters:
             self._client,
             [
                 *(*STORE, COUNTERS_KEY, RESULT_KEY_PREFIX + entry.id, CANCELLED_KEY),
-                *(queue, WAKE_KEY_PREFIX + queue),
+                *(queue, WAKE_KEY_PREFIX + queue, BEHIND_KEY_PREFIX + queue),
             ],
             [entry.id, repr(entry.died_at), most, message, int(dry_run)],
         )

@@ -60,7 +60,9 @@ class Entry(Wire):
     submit to the outcome, and `calling_s` the part of it in calls. `score`, from 0 to 1, is the
     judge's or the feedback's. `accepted`: in a cascade, whether no answer was turned down.
     `drafts`: the answers that were paid for on the way. `cached`: whose answer it was before, which
-    saved `saved_usd`. `request` is there only where text is kept.
+    saved `saved_usd`. `stopped_at`: of a dead letter, the model whose turn it was. `escalated`: the
+    model that its session had been escalated to. `request` is there only where text is kept, and so
+    is `text`, what a shadow answered.
     """
 
     kind: Kind
@@ -88,7 +90,10 @@ class Entry(Wire):
     cached: str = ""
     saved_usd: float = 0.0
     comment: str = ""
+    stopped_at: str = ""
+    escalated: str | None = None
     request: dict[str, Any] | None = None
+    text: str | None = None
 
     @property
     def answered(self) -> bool:
@@ -136,6 +141,8 @@ def died_entry(letter: DeadLetter, call: Call | None, *, keep_text: bool) -> str
     entry["calls"] = calls_of(letter.attempts)
     if call is None:
         return to_json(entry).decode()
+    if not call.part.joins:
+        entry["stopped_at"] = call.model
     since(entry, call, letter.attempts, letter.died_at)
     if call.drafts:
         entry["drafts"] = len(call.drafts)
@@ -170,6 +177,9 @@ def part_entry(
         with_saving(entry, draft.cached)
         if draft.score is not None:
             entry["score"] = draft.score
+        if keep_text and kind is Kind.SHADOW:
+            # Nobody gets it: it is nowhere else.
+            entry["text"] = draft.text
     # A piece is not what anybody asked: the request's own entry has all of it.
     return encoded(entry, call, keep_text and call.part is not Part.MAP)
 
@@ -189,6 +199,8 @@ def decided(kind: Kind, id: str, at: float, decision: Decision | None) -> dict[s
     entry["plan"] = [step.model for step in decision.plan.steps]
     if decision.plan.strategy is not Strategy.SINGLE:
         entry["strategy"] = decision.plan.strategy.value
+    if decision.escalated is not None:
+        entry["escalated"] = decision.escalated
     if decision.arms:
         entry["arms"] = [{"experiment": arm.experiment, "arm": arm.arm} for arm in decision.arms]
     return entry

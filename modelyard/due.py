@@ -19,7 +19,9 @@ SPREAD: Final = 16
 """How many messages of a queue are looked at: of the next ones, and of the rest."""
 
 MOST_BYTES: Final = 1 << 20
-"""Of long messages fewer are: this holds Redis up for a millisecond or two at most."""
+"""Of long messages fewer are. Each queue holds Redis up for less than two milliseconds, and for
+longer where one message has more bytes than this: 6 ms for 4 MB, 23 to 50 for 8 MB.
+"""
 
 
 @dataclass(frozen=True, slots=True)

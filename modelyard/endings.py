@@ -8,6 +8,7 @@ https://docs.celeryq.dev/en/stable/internals/protocol.html and `celery.backends.
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,10 +17,11 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from modelyard.budgets import bill
-from modelyard.claims import Ack, Claimed, End, Join
+from modelyard.claims import Ack, Claimed, End, Join, Record
+from modelyard.decision_ledger import died_entry, part_entry
 from modelyard.errors import RequestFailed
-from modelyard.member import Member, ended
-from modelyard.messages import Answer, Attempt, Call, DeadLetter, DeadReason
+from modelyard.member import Member, attempts_of, ended, members_of
+from modelyard.messages import Answer, Attempt, Call, DeadLetter, DeadReason, Part
 from modelyard.names import CALL_TASK, REPLY_CHANNEL_PREFIX, RESULT_KEY_PREFIX, is_shadow
 from modelyard.plan import Decision
 from modelyard.publish import encode_json
@@ -115,9 +117,11 @@ def cancelled(id: str, *, claim: str, ttl_s: int, channel: str, now: float) -> E
     )
 
 
-def reply_channel(reply_to: str | None) -> str:
+def reply_channel(reply_to: object) -> str:
     """Return the channel of the modelyard client that waits for a request, or ''."""
-    return reply_to if reply_to and reply_to.startswith(REPLY_CHANNEL_PREFIX) else ""
+    if not isinstance(reply_to, str):  # another producer may have put anything there
+        return ""
+    return reply_to if reply_to.startswith(REPLY_CHANNEL_PREFIX) else ""
 
 
 def buried(claimed: Claimed, why: str, id: str | None = None) -> End | Join | Ack:
@@ -135,11 +139,32 @@ def buried(claimed: Claimed, why: str, id: str | None = None) -> End | Join | Ac
     return died(letter, claim=claimed.claim, ttl_s=UNREADABLE_TTL_S, channel="")
 
 
-def poisoned(claimed: Claimed, message: Any, lost: int, ttl_s: int = 7 * 86400) -> End | Join | Ack:
-    """Return the end of a task message that outlived `lost` workers that had it."""
+def poisoned(
+    claimed: Claimed,
+    message: Any,
+    lost: int,
+    ttl_s: int = 7 * 86400,
+    join: Mapping[bytes, bytes] | None = None,
+    *,
+    entries: int = 0,
+    keep_text: bool = False,
+) -> End | Join | Record | Ack:
+    """Return the end of a task message that outlived `lost` workers that had it.
+
+    `join`: what is known of the members of the request, which were paid for when they ended.
+    `entries` is the bound of the decision ledger (0: it is off), and `keep_text` whether it keeps
+    requests.
+    """
     why = f"{lost} workers that had it were lost: it is suspected to kill them"
-    request, decision, attempts = message_request(message)
+    request, call = message_request(message)
+    decision, attempts = (call.decision, call.attempts) if call is not None else (None, ())
+    joins = call is not None and call.part.joins
+    joined = attempts_of(members_of(join or {})) if joins else ()
     apart = ended_apart(claimed.claim, message.headers, DeadReason.POISON, why, attempts, decision)
+    if call is not None and call.part is Part.SHADOW and entries:
+        now, id = time.time(), call.origin or str(message.headers.get("id"))
+        entry = part_entry(id, call, None, attempts, now, keep_text=keep_text)
+        return Record(claimed.claim, entry, entries, bill(decision, attempts, now))
     if apart is not None:
         return apart
     reply_to = message.properties.get("reply_to") or ""
@@ -149,12 +174,21 @@ def poisoned(claimed: Claimed, message: Any, lost: int, ttl_s: int = 7 * 86400) 
         message=why,
         request=request,
         decision=decision,
-        attempts=attempts,
+        attempts=(*joined, *attempts),
         died_at=time.time(),
         reply_to=reply_channel(reply_to),
     )
     # If it was to combine an ensemble's answers, they are of no use to anybody now.
-    return died(letter, claim=claimed.claim, ttl_s=ttl_s, channel=letter.reply_to, joined=True)
+    return died(
+        letter,
+        claim=claimed.claim,
+        ttl_s=ttl_s,
+        channel=letter.reply_to,
+        entry=died_entry(letter, call, keep_text=keep_text) if entries and call is not None else "",
+        entries=entries,
+        joined=True,
+        billed=len(joined),
+    )
 
 
 def ended_apart(
@@ -188,16 +222,16 @@ def headers_of(message: bytes) -> Any:
         return None
 
 
-def message_request(message: Any) -> tuple[dict[str, Any], Any, Any]:
-    """Return the request in a task message, its decision and its attempts, if it has them."""
+def message_request(message: Any) -> tuple[dict[str, Any], Call | None]:
+    """Return the request in a task message, and its call if it has one."""
     try:
         payload = message.payload[0][0]
         if message.headers.get("task") == CALL_TASK:
             call = Call.decode(payload)
-            return call.request.encode(), call.decision, call.attempts
+            return call.request.encode(), call
     except (ValidationError, KombuError, ValueError, LookupError, TypeError, RecursionError):
-        return {"unreadable": shown(message.body)}, None, ()
-    return payload if isinstance(payload, dict) else {"received": payload}, None, ()
+        return {"unreadable": shown(message.body)}, None
+    return payload if isinstance(payload, dict) else {"received": payload}, None
 
 
 def stored(status: str, id: str, now: float, result: str) -> str:

@@ -130,9 +130,11 @@ class Handle:
         """
         return self._inbox.cancel(self.id)
 
-    def feedback(self, score: float, comment: str | None = None) -> None:
+    def feedback(
+        self, score: float, comment: str | None = None, *, model: str | None = None
+    ) -> None:
         """Say what the answer is worth, as `Client.feedback`."""
-        give_feedback(self._inbox.store, self.id, score, comment)
+        give_feedback(self._inbox.store, self.id, score, comment, model)
 
     def _read(self, expected: Expected, timeout_s: float | None) -> Answer:
         """Return or raise what is there after `timeout_s` seconds."""

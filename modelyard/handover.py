@@ -1,17 +1,17 @@
 """Handing claimed messages to their consumers; what is none, poison or cancelled ends here."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import redis
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from modelyard.claims import Ack, Claimed, Claims, End, Join
+from modelyard.claims import FENCED, Ack, Claimed, Claims, End, Join, Record
 from modelyard.endings import buried, poisoned
 from modelyard.holdings import ledger
-from modelyard.names import CANCELLED_KEY, DELIVERIES_HEADER
+from modelyard.names import DELIVERIES_HEADER, JOIN_KEY_PREFIX
 from modelyard.received import QUEUE_FIELD, UNREADABLE, read
 
 logger = logging.getLogger("modelyard.transport")
@@ -32,8 +32,8 @@ class Handover:
         self._claims = claims
         self.after: list[Callable[[], object]] = []
 
-    def deliver(self, claimed: Sequence[Claimed], *, cancelled: bool) -> None:
-        """Hand these over. `cancelled`: some request somewhere is."""
+    def deliver(self, claimed: Sequence[Claimed], cancelled: Collection[str]) -> None:
+        """Hand these over, but for the ids that are `cancelled`: they have their outcome."""
         qos = self._channel.qos
         try:
             wanted = []
@@ -42,9 +42,8 @@ class Handover:
                     wanted.append((each, read(each)))
                 except UNREADABLE as error:
                     self._bury(each, f"no task message: {type(error).__name__}: {error}")
-            gone = self._cancelled([raw for _, raw in wanted]) if cancelled else set()
             for each, raw in wanted:
-                self._deliver(each, raw, gone)
+                self._deliver(each, raw, cancelled)
         finally:
             # If that ended early: what was not handed over is not ours, and its lease runs out.
             qos._flush()
@@ -63,7 +62,7 @@ class Handover:
         self._bury(claimed, why, id)
         virtual.QoS.ack(self._channel.qos, tag)
 
-    def _deliver(self, each: Claimed, raw: dict[str, Any], cancelled: set[str]) -> None:
+    def _deliver(self, each: Claimed, raw: dict[str, Any], cancelled: Collection[str]) -> None:
         channel = self._channel
         id, lost = raw["headers"].get("id"), raw["headers"].get(DELIVERIES_HEADER, 0)
         if id in cancelled:
@@ -73,7 +72,16 @@ class Handover:
         try:
             if lost + 1 >= MAX_DELIVERIES:
                 logger.error("request %s is a dead letter: %d workers were lost", id, lost)
-                self._end(poisoned(each, channel.Message(raw, channel=channel), lost))
+                message = channel.Message(raw, channel=channel)
+                end = poisoned(
+                    each,
+                    message,
+                    lost,
+                    join=self._join(id),
+                    entries=channel.ledger_entries,
+                    keep_text=channel.ledger_text,
+                )
+                self._end(end)
                 return
             channel.connection._deliver(raw, each.queue)
         except (redis.ConnectionError, redis.TimeoutError, OSError):
@@ -87,23 +95,17 @@ class Handover:
             if each.queue in channel.unacknowledged:
                 ledger.ack(each.claim)
 
-    def _cancelled(self, messages: Iterable[dict[str, Any]]) -> set[str]:
-        """Return which of these were cancelled, and forget them: they have their outcome."""
-        ids = [raw["headers"].get("id") for raw in messages]
-        named = [id for id in ids if isinstance(id, str)]
-        if not named:
-            return set()
+    def _join(self, id: Any) -> dict[bytes, bytes]:
+        """Return what is known of the members of a request."""
         with self._channel.conn_or_acquire() as client:
-            scores = client.zmscore(CANCELLED_KEY, named)
-            found = {id for id, score in zip(named, scores, strict=True) if score is not None}
-            if found:
-                client.zrem(CANCELLED_KEY, *found)
-        return found
+            fields: dict[bytes, bytes] = client.hgetall(f"{JOIN_KEY_PREFIX}{id}")
+        return fields
 
     def _bury(self, claimed: Claimed, why: str, id: str | None = None) -> None:
         logger.warning("a message of %s is a dead letter: %s", claimed.queue, why)
         self._end(buried(claimed, why, id))
 
-    def _end(self, end: End | Join | Ack) -> None:
-        self._claims.settle([end])
+    def _end(self, end: End | Join | Record | Ack) -> None:
+        if self._claims.settle([end]) == [FENCED]:
+            logger.warning("another worker has it meanwhile: this end of it does not count")
         ledger.settled([end.claim])

@@ -15,6 +15,9 @@ from modelyard.names import REQUESTS_QUEUE
 LEASES_OVERDUE: Final = 3
 """By then somebody would have taken a claim over, were there anybody."""
 
+CONSUMING: Final = frozenset({NodeState.CONSUMING, NodeState.PAUSED})
+"""Who is paused may consume some of its queues, and has those in its beat."""
+
 LOST_S: Final = 600.0
 """For how long a lost worker is a failure, even though others serve its queues."""
 
@@ -36,11 +39,15 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """A queue: its messages, and when the next one to be taken was submitted, if it says so."""
+    """A queue: its messages, and when the next one to be taken was submitted, if it says so.
+
+    `advice`: what to do where nobody consumes it, if that is more than to start a worker.
+    """
 
     name: str
     length: int
     submitted_at: float | None = None
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +57,9 @@ class Snapshot:
     `unreadable`: nodes whose beat this version can't read. `overdue`: claims whose lease ran out
     more than three leases ago, the first of them at `overdue_since`. `counters` count from when
     the broker's data began: `taken_over` messages of lost workers, `duplicates` (outcomes that
-    were not the first, and dropped), `dead_REASON`, dead letters `replayed` and `dropped`, and
-    what experiments did. `news`: of endpoints and budgets, where the catalog was asked about.
+    were dropped: not the first, or a failure of who had lost the request), `dead_REASON`, dead
+    letters `replayed` and `dropped`, and what experiments did. `news`: of endpoints and budgets,
+    where the catalog was asked about.
     """
 
     broker: Broker
@@ -117,11 +125,11 @@ class Report:
         return self.level is not Level.UNHEALTHY
 
     def consumers(self, queue: str) -> tuple[str, ...]:
-        """Return the nodes that consume `queue`, as they should."""
+        """Return the nodes that consume `queue`, as they should; some may lack another queue."""
         return tuple(
             beat.node
             for beat in self.snapshot.beats
-            if queue in beat.queues and self.states[beat.node] is NodeState.CONSUMING
+            if queue in beat.queues and self.states[beat.node] in CONSUMING
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -144,6 +152,7 @@ class Report:
                     else round(now - beat.turned_at, 3),
                     "lease_s": beat.lease_s,
                     "queues": list(beat.queues),
+                    "missing": list(beat.missing),
                     "in_flight": beat.in_flight,
                     "prefetch": beat.prefetch,
                     "pid": beat.pid,
@@ -232,6 +241,12 @@ def _node(report: Report, beat: Beat) -> Iterable[Finding]:
     elif state is NodeState.STUCK and beat.turned_at is not None:
         stuck_s = now - beat.turned_at
         yield _bad(beat.node, f"its main thread hangs for {stuck_s:.0f} s (process {beat.pid})")
+    elif state is NodeState.PAUSED and beat.missing:
+        yield _bad(
+            beat.node,
+            f"it does not consume {', '.join(beat.missing)} any more, as it is meant to: "
+            "`cancel_consumer` was used; use `add_consumer`, or start it anew",
+        )
     elif state is NodeState.PAUSED:
         yield _bad(beat.node, "it consumes no queue: not connected, or `cancel_consumer` was used")
     elif state is NodeState.STALLED:
@@ -250,7 +265,10 @@ def _queues(report: Report) -> Iterable[Finding]:
             continue
         needed = queue.length > 0 or queue.name == REQUESTS_QUEUE or not scope.yard
         if needed and not report.consumers(queue.name):
-            yield _bad(queue.name, f"no worker consumes it, and {queue.length:,} messages wait")
+            more = f"; {queue.advice}" if queue.advice else ""
+            yield _bad(
+                queue.name, f"no worker consumes it, and {queue.length:,} messages wait{more}"
+            )
         if limit and queue.length >= NEARLY * limit:
             message = f"{queue.length:,} messages wait, {limit:,} are the limit: submits will wait"
             yield Finding(Level.WARNING, queue.name, message)

@@ -28,6 +28,7 @@ from modelyard.claims import LEASE_S
 from modelyard.connect import connect
 from modelyard.dead_letters import near_limit
 from modelyard.holdings import ledger
+from modelyard.meant import meant
 from modelyard.names import DEAD_LETTERS_KEY, WORKERS_KEY
 
 logger = logging.getLogger("modelyard.heartbeat")
@@ -47,12 +48,16 @@ END_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a worker's consumer was doing; times are by `time.monotonic`."""
+    """What a worker's consumer was doing; times are by `time.monotonic`.
+
+    `missing`: the queues that it is meant to consume and did not.
+    """
 
     queues: tuple[str, ...]
     prefetch: int
     consumed: float
     turned: float | None = None
+    missing: tuple[str, ...] = ()
 
 
 class Pulse:
@@ -152,6 +157,7 @@ class Pulse:
             version=__version__,
             rss_bytes=rss_bytes(),
             stopping=self._stopping,
+            missing=seen.missing,
         )
         self._client.hset(WORKERS_KEY, self._node, beat.encode())
         self._warn(now)
@@ -185,6 +191,7 @@ class Heartbeat(bootsteps.StartStopStep):
         conf = worker.app.conf
         lease_s = float((conf.broker_transport_options or {}).get("lease_s", LEASE_S))
         hub = worker.hub
+        meant.update(worker.app.amqp.queues.consume_from)
         client = connect(
             conf.broker_url,
             socket_timeout=ANSWER_S,
@@ -233,7 +240,8 @@ class Heartbeat(bootsteps.StartStopStep):
         if prefetch and ledger.count >= prefetch:
             self._full = time.monotonic()
         consumed = max(transport.consumed_at, self._full)
-        return Seen(queues, prefetch, consumed, turned)
+        missing = tuple(sorted(meant.difference(queues))) if queues else ()
+        return Seen(queues, prefetch, consumed, turned, missing)
 
 
 def rss_bytes() -> int | None:

@@ -15,13 +15,12 @@ from typing import Any, Final
 
 import redis
 
-from modelyard.claims import DONE, LEASE_S, Ack, settle
+from modelyard.claims import DONE, FENCED, LEASE_S, Ack, Hop, settle
 from modelyard.errors import InvalidRequest, ModelyardError
-from modelyard.inbox_endings import Ending, Endings
+from modelyard.inbox_endings import NOBODY_ANSWERED, Ending, Endings
 from modelyard.inbox_item import Item, read_item, told
 from modelyard.messages import check_encodable
 from modelyard.names import (
-    CANCELLED_KEY,
     CLAIMS_KEY,
     LEASES_KEY,
     RESULT_KEY_PREFIX,
@@ -37,7 +36,14 @@ LOOKS: Final = 3
 """How often the inbox is searched while it changes."""
 PERSON: Final = "person"
 
+Onward = Callable[[Item], str | None]
+"""The queue to which what waits goes on, or None: it goes on waiting, or ends."""
+
 CLAIM = Script("inbox_claim")
+
+
+def nowhere(_: Item) -> None:
+    """It stays where it is: only a person can answer it."""
 
 
 class NotWaiting(ModelyardError):
@@ -45,7 +51,10 @@ class NotWaiting(ModelyardError):
 
 
 class Inbox:
-    """What waits for the people of `models`. `clock` gives seconds since the epoch."""
+    """What waits for the people of `models`. `clock` gives seconds since the epoch.
+
+    `late`: what is told of a request that expired there.
+    """
 
     def __init__(
         self,
@@ -54,8 +63,10 @@ class Inbox:
         settings: Settings,
         *,
         clock: Callable[[], float] = time.time,
+        late: str = NOBODY_ANSWERED,
     ) -> None:
         self._client = client
+        self._late = late
         self._settings = settings
         self._clock = clock
         self.models = tuple(models)
@@ -124,36 +135,49 @@ class Inbox:
         check_text("the name", by)
         return self._end(id, lambda endings: endings.declined(why, by))
 
-    def sweep(self) -> Iterator[str]:
+    def sweep(self, onward: Onward = nowhere) -> Iterator[str]:
         """End what nobody can answer any more, as what it is, and yield in words what that was.
 
         A request whose deadline has passed becomes a dead letter (`expired`), so its client hears.
-        One page is in memory at a time: all that waits may be more than there is room for.
+        What has no outcome goes on to the queue that `onward` says, if it says one. One page is in
+        memory at a time: all that waits may be more than there is room for.
         """
         for queue in self._queues:
             end = -1
             while page := self._page(queue, end):
                 end -= PAGE
                 for item in self._with_outcomes([read_item(queue, each) for each in page]):
-                    if item.state(self._clock()) == "waiting":
+                    state = item.state(self._clock())
+                    queue_now = onward(item) if state in {"waiting", "expired"} else None
+                    if state == "waiting" and queue_now is None:
                         continue
                     end += 1  # it leaves the queue, and those behind it move up
                     try:
                         claim = self._claim(item)
                     except NotWaiting:
                         continue  # somebody tries to answer it, and is told
-                    yield self._close(item, Endings(item, claim, self._clock(), self._settings))
+                    if queue_now is not None:
+                        if settle(self._client, [Hop(claim, queue_now, item.message)]) == [DONE]:
+                            yield f"request {item.id} goes on to {queue_now}: nobody serves {queue}"
+                    else:
+                        yield self._close(item, self._endings(item, claim))
 
     def _end(self, id: str, end: Callable[[Endings], Ending]) -> Item:
         """Claim an item and end it; one that can't be answered, as what it is."""
-        item, now = self.find(id), self._clock()
-        endings = Endings(item, self._claim(item), now, self._settings)
-        if item.state(now) != "waiting":
+        item = self.find(id)
+        endings = self._endings(item, self._claim(item))
+        if item.state(endings.now) != "waiting":
             raise NotWaiting(self._close(item, endings))
-        if settle(self._client, [end(endings)]) != [DONE]:
+        said = settle(self._client, [end(endings)])
+        if said == [FENCED]:
+            raise NotWaiting(f"request {id} was put back meanwhile, and waits again")
+        if said != [DONE]:
             (outcome,) = self._outcomes([item.request_id])
             raise NotWaiting(told(id, outcome))
         return item
+
+    def _endings(self, item: Item, claim: str) -> Endings:
+        return Endings(item, claim, self._clock(), self._settings, self._late)
 
     def _claim(self, item: Item) -> str:
         """Claim an item and return the claim's name. Raises `NotWaiting` if another is faster."""
@@ -171,7 +195,6 @@ class Inbox:
         """End a claimed item that can't be answered (any more); return in a sentence why."""
         if item.outcome is not None:
             settle(self._client, [Ack(endings.claim)])
-            self._client.zrem(CANCELLED_KEY, item.id)  # as a worker does that meets it
             return told(item.id, item.outcome)
         end = endings.unreadable() if item.call is None else endings.expired()
         if settle(self._client, [end]) != [DONE]:

@@ -27,17 +27,22 @@ from modelyard.settings import Settings
 INBOX: Final = "inbox"
 """The endpoint of a person's attempt."""
 
+NOBODY_ANSWERED: Final = "its deadline passed before a person answered"
+
 Ending = End | Join | Record | Ack
 
 
 @dataclass(frozen=True, slots=True)
 class Endings:
-    """The ways in which an item ends. `now` is in seconds since the epoch."""
+    """The ways in which an item ends. `now` is in seconds since the epoch; `late` tells of one that
+    expired.
+    """
 
     item: Item
     claim: str
     now: float
     settings: Settings
+    late: str = NOBODY_ANSWERED
 
     def answered(self, text: str, by: str) -> Ending:
         """Return the end of what a person answered."""
@@ -67,8 +72,7 @@ class Endings:
 
     def expired(self) -> Ending:
         """Return the end of what nobody answered in time."""
-        why = "its deadline passed before a person answered"
-        return self._dead(DeadReason.EXPIRED, why, self._call.attempts)
+        return self._dead(DeadReason.EXPIRED, self.late, self._call.attempts)
 
     def unreadable(self) -> Ending:
         """Return the end of what is no call."""

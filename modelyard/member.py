@@ -1,6 +1,7 @@
-"""How one member of an ensemble ended: what `Join` carries, and the combiner reads."""
+"""How a member of an ensemble ended: what `Join` carries, and what who joins them all reads."""
 
 import time
+from collections.abc import Mapping, Sequence
 
 from modelyard.budgets import bill
 from modelyard.claims import Join
@@ -57,3 +58,24 @@ def round_of(decision: Decision) -> str:
     A request that was replayed may have members of its former life, in a queue or in a call.
     """
     return repr(decision.decided_at)
+
+
+def members_of(fields: Mapping[bytes, bytes]) -> tuple[Member, ...]:
+    """Return the members that have ended, in the plan's order, from the fields of a join."""
+    return tuple(numbered(fields).values())
+
+
+def numbered(fields: Mapping[bytes, bytes]) -> dict[int, Member]:
+    """Return the members that have ended by their numbers from 1, in order."""
+    numbers = {
+        int(name[1:]): value
+        for name, value in fields.items()
+        if name.startswith(b"m") and name[1:].isdigit()
+    }
+    return {number: Member.model_validate_json(numbers[number]) for number in sorted(numbers)}
+
+
+def attempts_of(members: Sequence[Member]) -> tuple[Attempt, ...]:
+    """Return all calls that were made, in the order in which they began."""
+    every = (attempt for member in members for attempt in member.attempts)
+    return tuple(sorted(every, key=lambda attempt: attempt.started_at))

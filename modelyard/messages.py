@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from modelyard.errors import FailureKind
 from modelyard.plan import Decision
@@ -142,8 +142,8 @@ class Request(Wire):
     limits: Limits = Limits()
     metadata: dict[str, str] = Field(default_factory=dict)
     no_store: bool = False
-    deadline: float | None = None
-    submitted_at: float | None = None
+    deadline: FiniteFloat | None = None
+    submitted_at: FiniteFloat | None = None
 
     @classmethod
     def of(cls, text: str, **fields: Any) -> Self:

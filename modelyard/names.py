@@ -58,7 +58,8 @@ DECISIONS_KEY: Final = "modelyard:decisions"
 """The decision ledger: a stream whose entries have one field, `e`, as JSON."""
 
 CANCELLED_KEY: Final = "modelyard:cancelled"
-"""A sorted set of cancelled ids by when they may be forgotten, in seconds since the epoch."""
+"""A sorted set of cancelled ids by when they may be forgotten, in seconds since the epoch:
+when their outcomes are. What is left of a request may come across its id several times."""
 
 DEAD_LETTERS_KEY: Final = "modelyard:dead_letters"
 """A hash from request id to `DeadLetter` as JSON."""
@@ -71,7 +72,8 @@ COUNTERS_KEY: Final = "modelyard:counters"
 `dead_<reason>`, `replayed`, `dropped`."""
 
 SESSION_KEY_PREFIX: Final = "modelyard:session:"
-"""Before a tenant, a colon and a session: the model to which that session was escalated."""
+"""Before the length of a tenant's name, that name and a session, with colons between them: the
+model to which that session was escalated."""
 
 GUESS_KEY_PREFIX: Final = "modelyard:guess:"
 """Before a model's version, a colon and a hash of a text: what that model's classifier said of it,
@@ -169,5 +171,9 @@ def is_shadow(id: str, parent_id: str | None) -> bool:
 
 
 def session_key(tenant: str | None, session: str) -> str:
-    """Return the key of a session; one tenant's sessions are not another's."""
-    return f"{SESSION_KEY_PREFIX}{tenant or ''}:{session}"
+    """Return the key of a session; one tenant's sessions are not another's.
+
+    Both may have colons in them: the length says where the tenant ends.
+    """
+    tenant = tenant or ""
+    return f"{SESSION_KEY_PREFIX}{len(tenant)}:{tenant}:{session}"

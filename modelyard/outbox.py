@@ -235,6 +235,6 @@ def full(queue: str, bounds: Bounds, *, dead: bool) -> str:
             "(MODELYARD_DEAD_LETTER_LIMIT): replay or drop some (`modelyard dead list`)"
         )
     return (
-        f"the queue {queue!r} has {bounds.queue:,} requests, as many as it may "
-        "(MODELYARD_QUEUE_LIMIT): more workers make room sooner"
+        f"the queue {queue!r}, or a model's queue behind it, has {bounds.queue:,} requests, as "
+        "many as it may (MODELYARD_QUEUE_LIMIT): more workers make room sooner (`modelyard models`)"
     )

@@ -194,7 +194,8 @@ class Decision(Wire):
     `rule` is the position of the rule that matched in its route, from 0; None if none did.
     `confidence` is the learned classifier's, None where it was not asked. `input_tokens` and
     `output_tokens` are estimates, and so is `complexity`, from 1 to 5. `budgets` are the labels of
-    those that its cost counts against.
+    those that its cost counts against. `escalated`: the model that its session had been escalated
+    to.
     """
 
     route: str
@@ -209,5 +210,6 @@ class Decision(Wire):
     estimates: tuple[Estimate, ...] = ()
     arms: tuple[Arm, ...] = ()
     budgets: tuple[str, ...] = ()
+    escalated: str | None = None
     decided_at: float
     plan: Plan

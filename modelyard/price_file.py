@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from modelyard.catalog import Catalog, Endpoint, Model, Price
 from modelyard.errors import CatalogError
+from modelyard.regular_file import read_regular
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 """A larger file is no price file: LiteLLM's has less than 2 MiB."""
@@ -145,8 +146,7 @@ def usd_per_mtok(usd_per_token: float) -> float:
 def read_prices(path: Path) -> Prices:
     """Read a price file. Raises `CatalogError`."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_regular(path, MAX_BYTES + 1)
     except OSError as error:
         raise CatalogError([f"{path}: the price file can't be read: {error.strerror}"]) from error
     if len(content) > MAX_BYTES:

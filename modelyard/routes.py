@@ -115,6 +115,17 @@ class When(Part):
         return self
 
     @property
+    def is_always(self) -> bool:
+        """Whether it holds for every request, as `min_tokens: 0` does."""
+        bounds = {"min_tokens": 0, "min_complexity": 1, "max_complexity": 5}
+        nested = {"any": any, "all": all}
+        return all(
+            getattr(self, name) in (None, (), {}, bounds.get(name))
+            or (name in nested and nested[name](each.is_always for each in getattr(self, name)))
+            for name in self.model_fields_set - {"timezone"}
+        )
+
+    @property
     def span(self) -> tuple[int, int] | None:
         """`hours` as minutes since midnight: from, to."""
         found = _HOURS.fullmatch(self.hours or "")
@@ -340,13 +351,12 @@ class Route(Part):
             )
         if self.predicts and self.predictor is None:
             raise ValueError("predicts needs a predictor, the folder of a trained model")
-        for position, rule in enumerate(self.rules):
-            for earlier in range(position):
-                if self.rules[earlier].when == rule.when:
-                    raise ValueError(
-                        f"rule {position + 1} can never match: rule {earlier + 1} has the same "
-                        "conditions"
-                    )
+        for n, rule in enumerate(self.rules, 1):
+            for m, other in enumerate(self.rules[: n - 1], 1):
+                if other.when == rule.when:
+                    raise ValueError(f"rule {n} can never match: rule {m} has the same conditions")
+                if other.when.is_always and self.mode != "hybrid":  # there both would count
+                    raise ValueError(f"rule {n} can never match: rule {m} matches every request")
         names = [experiment.name for experiment in self.experiments]
         for name in names:
             if names.count(name) > 1:

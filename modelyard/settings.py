@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     ledger_entries: Annotated[int, Field(ge=0)] = 100_000
     """About how many requests the decision ledger keeps (0: it is off)."""
     ledger_text: bool = False
-    """Whether the decision ledger keeps the requests too: what a replay of decisions needs."""
+    """Whether the decision ledger keeps requests, for replays, and what shadows answered."""
     batch_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """What the batch lane gets of a worker while the interactive lane has work too."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 120.0

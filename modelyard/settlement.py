@@ -89,8 +89,9 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """The end of member `number` of the request `id`: its first end stands, whoever has the claim.
+    """The end of member `number` of the request `id`: its first end stands.
 
+    That is an answer, whoever has the claim, or the failure of who has it (`FENCED` otherwise).
     `ended` is the member as JSON; `queue`: where the joined message may go, if this one answered.
     `entry` goes to the decision ledger, which keeps about `entries`. `round` is that of the
     member's `JoinPoint`, or '' where it can't be told. `bill` is what its calls cost
@@ -134,12 +135,13 @@ class Record:
 class End:
     """Its outcome: a result as the result backend has it, and a dead letter if it is one.
 
-    The first end of an id stands, whoever has the claim. `channel` is that of the client that
-    waits; `died_at` is in seconds since the epoch. If it is the first: `entry` goes to the decision
-    ledger, which keeps about `entries`; under the key `session` it is remembered that the session
-    was escalated to `model`. If the request may be `joined`, what is known of its members is
-    forgotten, first or not. `bill` is what its calls cost: it counts, first or not, while the
-    claim is held.
+    The first end of an id stands, whoever has the claim; but a dead letter of who lost the `claim`
+    that it names is none (`FENCED`). `channel` is that of the client that waits; `died_at` is in
+    seconds since the epoch. If it is the first: `entry` goes to the decision ledger, which keeps
+    about `entries`; under the key `session` it is remembered that the session was escalated to
+    `model`. If the request may be `joined`, what is known of its members is forgotten, first or
+    not. `bill` is what its calls cost: it counts, first or not, while the claim is held, and it
+    counts for what is fenced, where it would count twice if that were told twice.
     """
 
     claim: str

@@ -25,6 +25,7 @@ from modelyard.health import (
 )
 from modelyard.names import COUNTERS_KEY, DEAD_LETTERS_KEY, LEASES_KEY, WORKERS_KEY
 from modelyard.scripts import Script
+from modelyard.stranded import queues_behind
 
 ANSWER_S: Final = 2.0
 """How long Redis may take for one answer before it counts as away."""
@@ -61,24 +62,31 @@ def take_snapshot(
     queues: Collection[str] = (),
     lease_s: float = 0.0,
     *,
+    apart: Collection[str] = (),
     opening: Opening = open_client,
 ) -> Snapshot:
     """Return what the Redis at `url` says about `scope`.
 
-    `queues`: which ones there are besides those that workers consume. `lease_s`: the least that a
-    lease is taken for. Beats of long ago are deleted on the way. Raises `SettingsError`.
+    `queues`: which ones there are besides those that workers consume, and those in which requests
+    wait; `apart`: those that want no worker. `lease_s`: the least that a lease is taken for. Beats
+    of long ago are deleted on the way. Raises `SettingsError`.
     """
     address = shown(url)
     client = opening(url)
     with client:
         try:
-            return _read(client, address, scope, queues, lease_s)
+            return _read(client, address, scope, queues, lease_s, apart)
         except (redis.RedisError, OSError) as error:
             return Snapshot(broker=Broker(address=address, problem=problem_of(error)))
 
 
 def _read(
-    client: redis.Redis, address: str, scope: Scope, queues: Collection[str], lease_s: float
+    client: redis.Redis,
+    address: str,
+    scope: Scope,
+    queues: Collection[str],
+    lease_s: float,
+    apart: Collection[str],
 ) -> Snapshot:
     first = _first_look(client, scope)
     (seconds, microseconds), info, beats, dead_letters, claims, counted, written = first
@@ -99,6 +107,11 @@ def _read(
             read = tuple(beat for beat in read if beat.node not in forgotten)
     names = relevant(queues, read) if scope.yard else scope.queues
     states = _queue_states(client, names)
+    if scope.yard:
+        # Of those that nobody else names: what is empty may be long gone.
+        others = queues_behind(client).difference(names, apart)
+        waiting = (each for each in _queue_states(client, sorted(others)) if each.length)
+        states = tuple(sorted((*states, *waiting), key=lambda each: each.name))
     overdue, since = 0, None
     if scope.yard and claims:
         lease_s = max([lease_s, *(beat.lease_s for beat in read)])

@@ -1,6 +1,7 @@
 """What becomes of a request before it is sent: it is checked, stamped, and written as a message."""
 
 import itertools
+import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -111,8 +112,10 @@ def prepare(
     except UNENCODABLE as error:
         raise unencodable(error) from error
     if deadline_s is not None:
-        if not isinstance(deadline_s, int | float) or not deadline_s > 0:
-            raise InvalidRequest(f"deadline_s must be a positive number, not {deadline_s!r}")
+        if not isinstance(deadline_s, int | float) or not 0 < deadline_s < math.inf:
+            raise InvalidRequest(
+                f"deadline_s must be a positive, finite number, not {deadline_s!r}"
+            )
         fields["deadline"] = now + deadline_s
     try:
         return Request.model_validate({**fields, **given, "submitted_at": now})

@@ -54,9 +54,13 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "service_tier": (str,),
     "verbosity": (str,),
     "prompt_cache_key": (str,),
+    "prompt_cache_options": (dict,),
+    "prompt_cache_retention": (str,),
+    "moderation": (dict,),
     "safety_identifier": (str,),
 }
-_KNOWN: Final = frozenset({"model", "messages", *_NUMBERS, *_INTEGERS, *_TYPES})
+KNOWN: Final = frozenset({"model", "messages", *_NUMBERS, *_INTEGERS, *_TYPES})
+"""The parameters of a call; any other one is refused."""
 
 NO_KEY: Final = ApiError(401, "You didn't provide an API key.")
 WRONG_KEY: Final = ApiError(401, "Incorrect API key provided.", "invalid_api_key")
@@ -130,7 +134,7 @@ def _check_stream(body: Mapping[str, Any]) -> ApiError | None:
 
 
 def _check_params(body: Mapping[str, Any]) -> ApiError | None:
-    if unknown := body.keys() - _KNOWN:
+    if unknown := body.keys() - KNOWN:
         return ApiError(400, f"Unrecognized request argument supplied: {min(unknown)}")
     for name, value in body.items():
         if value is None or name in ("model", "messages"):

@@ -81,6 +81,7 @@ class Channel(kombu_redis.Channel):
     Transport options: `lease_s`; `poll_s`, after which a worker that waits looks at its queues;
     `queue_limits`, of how many messages of a queue (its batch lane included) a process may have at
     a time; `batch_share`, what batch lanes get of the room while interactive ones have work too.
+    `ledger_entries` and `ledger_text`, as the settings have them, for what ends here.
     `unacknowledged` are the queues that are consumed without acks.
     """
 
@@ -91,9 +92,11 @@ class Channel(kombu_redis.Channel):
     poll_s: float = 0.1
     batch_share: float = 0.2
     queue_limits: ClassVar[Mapping[str, int]] = {}
+    ledger_entries: int = 0
+    ledger_text: bool = False
     from_transport_options: tuple[str, ...] = (  # type: ignore[assignment]
         *kombu_redis.Channel.from_transport_options,
-        *("lease_s", "poll_s", "batch_share", "queue_limits"),
+        *("lease_s", "poll_s", "batch_share", "queue_limits", "ledger_entries", "ledger_text"),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -110,7 +113,6 @@ class Channel(kombu_redis.Channel):
         self._resting = False
         self._soon: Any = None
         self._ack_timer: Any = None
-        self._any_cancelled = False
 
     # -- putting
 
@@ -256,15 +258,15 @@ class Channel(kombu_redis.Channel):
                 self._blocked.update(queues)
                 continue
             room = min(room, self.qos.room, AT_ONCE)  # noqa: PLW2901
-            claimed = self._claim(queues, room)
+            claimed, cancelled = self._claim(queues, room)
             found = found or bool(claimed)
             left = left or len(claimed) >= room
-            self.handover.deliver(claimed, cancelled=self._any_cancelled)
+            self.handover.deliver(claimed, cancelled)
         self._left = left
         consumed_at = time.monotonic()
         return found
 
-    def _claim(self, queues: list[str], room: int) -> list[Claimed]:
+    def _claim(self, queues: list[str], room: int) -> tuple[list[Claimed], set[str]]:
         wants: list[Want] = self._shares.wants(queues, room)
         acks = ledger.take_acks()
         began = time.monotonic()
@@ -276,7 +278,6 @@ class Channel(kombu_redis.Channel):
                 raise
             # A server that refuses may be a replica by now: connect again, and again.
             raise redis.ConnectionError(f"Redis refuses to be written to: {error}") from error
-        self._any_cancelled = cancelled > 0
         counts: dict[str, int] = {}
         for each in claimed:
             counts[each.queue] = counts.get(each.queue, 0) + 1
@@ -284,7 +285,7 @@ class Channel(kombu_redis.Channel):
         ledger.claimed(each.claim for each in claimed)
         if claimed and time.monotonic() - began > self.lease_s / 2:
             self._confirm(claimed)
-        return claimed
+        return claimed, cancelled
 
     def _confirm(self, claimed: Iterable[Claimed]) -> None:
         """Let go of what was taken over before this process knew that it had it.
@@ -359,7 +360,7 @@ class Channel(kombu_redis.Channel):
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
         """Claim one message, for `basic_get`."""
-        claimed = self._claim([queue], 1)
+        claimed, _ = self._claim([queue], 1)
         if not claimed:
             raise Empty
         self._keep_leases()

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import typer
 
 from modelyard import __version__
+from modelyard.catalog_doubts import doubts
 from modelyard.catalog_file import default_catalog, load_catalog
 from modelyard.client import Client, Handle
 from modelyard.endpoint_labels import left_out
@@ -31,6 +33,7 @@ from modelyard.errors import (
 from modelyard.messages import Answer, Lane
 from modelyard.plan import Decision
 from modelyard.settings import load_settings
+from modelyard.submission import prepare
 from producer.autoscale import Scale
 from producer.batch import BatchOptions
 from producer.batch import run as run_batch
@@ -58,7 +61,21 @@ from producer.import_command import importing
 from producer.inbox import inbox
 from producer.learn import evaluate, train
 from producer.ledger import ledger
-from producer.options import AsJson, Models, Processes, RetryFailed, Route, Timeout, Window
+from producer.options import (
+    AsJson,
+    DataClass,
+    DeadlineS,
+    MaxCost,
+    MaxLatency,
+    Models,
+    Processes,
+    QualityFloor,
+    Region,
+    RetryFailed,
+    Route,
+    Timeout,
+    Window,
+)
 from producer.plan_command import plan
 from producer.queues import model_states
 from producer.replay import replay
@@ -259,9 +276,12 @@ def submit(
     route: Route = None,
     models: Models = None,
     lane: Annotated[Lane, typer.Option(help="How urgent it is.")] = Lane.INTERACTIVE,
-    deadline_s: Annotated[
-        float | None, typer.Option(help="Worthless after so many seconds.")
-    ] = None,
+    deadline_s: DeadlineS = None,
+    quality_floor: QualityFloor = None,
+    max_cost_usd: MaxCost = None,
+    max_latency_s: MaxLatency = None,
+    region: Region = None,
+    data_class: DataClass = None,
     metadata: Annotated[
         list[str] | None, typer.Option("--meta", help="KEY=VALUE, repeatable.")
     ] = None,
@@ -280,10 +300,18 @@ def submit(
     if route or models:
         candidates(default_catalog(), route or "default", models or ())
     text = sys.stdin.read() if text == "-" else text
+    limits = limits_of(
+        quality_floor=quality_floor,
+        max_cost_usd=max_cost_usd,
+        max_latency_s=max_latency_s,
+        region=region,
+        data_class=data_class,
+    )
+    asked = prepare(text, {"limits": limits}, now=time.time(), deadline_s=None) if limits else text
     with Client(patience_s=PATIENCE_S) as yard:
         with said_if_slow(f"can't reach the broker, trying for {PATIENCE_S:g} s"):
             handle = yard.submit(
-                text,
+                asked,
                 route=route,
                 models=models,
                 lane=lane,
@@ -344,6 +372,12 @@ def explain(
     metadata: Annotated[
         list[str] | None, typer.Option("--meta", help="KEY=VALUE, repeatable.")
     ] = None,
+    deadline_s: DeadlineS = None,
+    quality_floor: QualityFloor = None,
+    max_cost_usd: MaxCost = None,
+    max_latency_s: MaxLatency = None,
+    region: Region = None,
+    data_class: DataClass = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what the router would decide, and why. Nothing is sent and nothing is called."""
@@ -354,6 +388,15 @@ def explain(
         request["route"] = route
     if models:
         request["models"] = models
+    if deadline_s is not None:
+        request["deadline"] = time.time() + deadline_s
+    request["limits"] = limits_of(
+        quality_floor=quality_floor,
+        max_cost_usd=max_cost_usd,
+        max_latency_s=max_latency_s,
+        region=region,
+        data_class=data_class,
+    )
     # The router is a program of its own: its answer is what a worker would decide.
     run = subprocess.run(
         [sys.executable, "-m", "router_worker"],
@@ -402,7 +445,7 @@ def check(
                 err.print(problem, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(WRONG) from error
     learned = any(route.classifier or route.predictor for route in catalog.routes.values())
-    warnings = ask_models(path) if learned else []
+    warnings = doubts(catalog) + (ask_models(path) if learned else [])
     calls = any(model.provider not in {"extractive", "people"} for model in catalog.models)
     if calls or any(route.answer_caches for route in catalog.routes.values()):
         warnings += ask_providers(path)
@@ -489,6 +532,11 @@ def pairs(given: list[str]) -> dict[str, str]:
             raise InvalidRequest(f"--meta takes KEY=VALUE, not {pair!r}")
         found[key] = value
     return found
+
+
+def limits_of(**given: float | str | None) -> dict[str, float | str]:
+    """Return what was given of the limits that a request's models must keep to."""
+    return {name: limit for name, limit in given.items() if limit is not None}
 
 
 def main() -> None:

@@ -2,21 +2,23 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import redis
 import typer
 
 from modelyard.app import make_app
+from modelyard.catalog import suggestion
 from modelyard.catalog_file import default_catalog
 from modelyard.connect import connect
 from modelyard.dead_entries import Entry, Filter
 from modelyard.dead_letters import PAGE, DeadLetters
+from modelyard.errors import ModelyardError
 from modelyard.replay import Edit
 from modelyard.settings import Settings, load_settings
 from producer.dead_display import Tally, said, show_entry, show_list, show_missing, show_tally
@@ -64,7 +66,7 @@ def list_letters(
 
     There is no prompt in it.
     """
-    which = chosen(
+    which = meant(
         ids=ids,
         reasons=reasons,
         models=models,
@@ -84,6 +86,7 @@ def list_letters(
             now=time.time(),
             as_json=as_json,
         )
+    told_of(missing(which, {entry.id for entry in entries}, limit))
 
 
 @dead.command()
@@ -134,7 +137,7 @@ def replay(
 
     Each is one step: after Ctrl-C or even kill -9 the same command goes on.
     """
-    which = chosen(
+    which = meant(
         ids=ids,
         reasons=reasons,
         models=models,
@@ -163,7 +166,8 @@ def replay(
                 most=most,
                 dry_run=dry_run,
                 on_full=lambda queue: said(
-                    f"{queue} has {most:,} requests (MODELYARD_QUEUE_LIMIT): waiting for room"
+                    f"{queue}, or a model's queue behind it, has {most:,} requests "
+                    "(MODELYARD_QUEUE_LIMIT): waiting for room"
                 ),
             ):
                 tally.add(fate)
@@ -193,7 +197,7 @@ def drop(
     as_json: AsJson = False,
 ) -> None:
     """Delete dead letters for good. Whoever waits for them has been told that they failed."""
-    which = chosen(
+    which = meant(
         ids=ids,
         reasons=reasons,
         models=models,
@@ -217,9 +221,7 @@ def drop(
         print_json({"dropped": dropped, "missing": gone})
     else:
         plain(f"{dropped:,} dropped")
-        show_missing(gone)
-    if gone:
-        raise typer.Exit(FAILED)
+    told_of(gone)
 
 
 @dead.command()
@@ -244,7 +246,7 @@ def export(
 
     The file is there whole or not at all. It has the prompts in it.
     """
-    which = chosen(
+    which = meant(
         ids=ids,
         reasons=reasons,
         models=models,
@@ -259,7 +261,7 @@ def export(
     with store() as (letters, _):
         entries = letters.find(which, limit=limit)
         if output == "-":
-            print_lines(entries)
+            told_of(missing(which, print_lines(entries), limit))
             return
         written: list[tuple[str, float]] = []
         with new_file(Path(output)) as file:
@@ -273,9 +275,28 @@ def export(
         print_json(told)
     else:
         plain(f"{len(written):,} exported to {output}" + (f", {dropped:,} dropped" if drop else ""))
-        show_missing(gone)
-    if gone:
-        raise typer.Exit(FAILED)
+    told_of(gone)
+
+
+def meant(**options: Any) -> Filter:
+    """Return what the options of a command mean, see `chosen`: an alias means its model.
+
+    Says which models and routes the catalog does not have. Raises `UsageError`.
+    """
+    which = chosen(**options)
+    if not which.models and not which.routes:
+        return which
+    try:
+        catalog = default_catalog()
+    except ModelyardError:
+        return which  # letters can be read where the catalog can't
+    models = frozenset(catalog.aliases.get(name, name) for name in which.models)
+    known = {"model": {model.name for model in catalog.models}, "route": set(catalog.routes)}
+    for what, names in (("model", models), ("route", which.routes)):
+        for name in sorted(names - known[what]):
+            near = suggestion(name, known[what])
+            said(f"the catalog has no {what} {name!r}{near}: only older letters can be of it")
+    return replace(which, models=models)
 
 
 @contextmanager
@@ -308,16 +329,26 @@ def missing(which: Filter, seen: set[str], limit: int | None) -> list[str]:
     return [id for id in dict.fromkeys(which.ids) if id not in seen]
 
 
+def told_of(ids: Sequence[str]) -> None:
+    """Say which ids were asked for in vain; the command failed if there are any."""
+    if ids:
+        show_missing(ids)
+        raise typer.Exit(FAILED)
+
+
 def in_pages(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
     """Yield so many at a time as one step may drop."""
     while some := list(islice(entries, PAGE)):
         yield some
 
 
-def print_lines(entries: Iterator[Entry]) -> None:
-    """Write letters to standard output."""
+def print_lines(entries: Iterator[Entry]) -> set[str]:
+    """Write letters to standard output, and return their ids."""
+    ids: set[str] = set()
     with standard_output() as stream:
         stream.flush()
         for entry in entries:
             stream.buffer.write(line(entry))
+            ids.add(entry.id)
         stream.buffer.flush()
+    return ids

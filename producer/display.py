@@ -18,7 +18,7 @@ from modelyard.plan import Accept, AnswerCache, Combine, Decision
 from modelyard.wording import are_not_set, counted
 from producer.failure import failure
 from producer.output import console, standard_output
-from producer.queues import ModelState
+from producer.queues import GoneState, ModelState
 from producer.yard import Addresses
 
 MARKS: Final = "[n]: sentence n of the document"
@@ -111,8 +111,10 @@ def conditions(part: Accept | AnswerCache | Combine) -> str:
     return ", ".join(f"{name} {value}" for name, value in given.items()) or "as it is by default"
 
 
-def show_models(states: Sequence[ModelState], *, with_broker: bool) -> None:
+def show_models(states: Sequence[ModelState | GoneState], *, with_broker: bool) -> None:
     """Print a table of models, and below it which are off and why."""
+    gone = [state for state in states if isinstance(state, GoneState)]
+    known = [state for state in states if isinstance(state, ModelState)]
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("model", no_wrap=True)
     table.add_column("runs")
@@ -120,7 +122,7 @@ def show_models(states: Sequence[ModelState], *, with_broker: bool) -> None:
     told = ("queued", "in flight", "workers") if with_broker else ("context", "quality")
     for column in ("$ in/out per Mtok", *told):
         table.add_column(column, justify="right", no_wrap=True)
-    for state in states:
+    for state in known:
         model = state.model
         price = model.price
         inside = "people" if model.is_people else f"{model.provider}/{model.provider_model}"
@@ -134,8 +136,14 @@ def show_models(states: Sequence[ModelState], *, with_broker: bool) -> None:
                 else (f"{model.context_tokens:,}", f"{model.quality:g}")
             ),
         )
+    for each in gone:
+        counts = (f"{each.queued:,}", f"{each.in_flight:,}", f"{each.workers:,}")
+        table.add_row(each.name, each.why, "", *counts)
     out.print(table)
-    for state in states:
+    for each in gone:
+        if each.queued and not each.workers:
+            plain(f"{each.name}: {each.queued:,} wait and nobody serves them; {each.advice}")
+    for state in known:
         if state.model.disabled:
             out.print(f"{state.model.name} is off: {state.model.disabled}", markup=False)
         if state.model.is_people and state.queued:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from modelyard.errors import ModelyardError
+from modelyard.regular_file import not_a_file
 from producer.document_text import READERS, NoText
 
 MAX_BYTES: Final = 20 * 1024 * 1024
@@ -277,13 +278,7 @@ def _unsupported(path: Path) -> str:
 
 
 def _not_a_file(mode: int) -> str:
-    kinds = (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISFIFO, "a named pipe"),
-        (stat.S_ISSOCK, "a socket"),
-    )
-    kind = next((name for test, name in kinds if test(mode)), "a device")
-    return f"it is {kind}, not a file: copy the text into a file first"
+    return f"{not_a_file(mode)}: copy the text into a file first"
 
 
 def _why(error: OSError, *, link: bool = False) -> str:

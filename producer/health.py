@@ -92,18 +92,25 @@ def examine(scope: Scope) -> Report:
     # Half a second of imports, which a container's own probe does without.
     from modelyard.catalog_file import default_catalog  # noqa: PLC0415
     from modelyard.settings import load_settings  # noqa: PLC0415
+    from modelyard.stranded import advice  # noqa: PLC0415
 
     settings = load_settings()
     catalog = default_catalog(settings)
     limits = Limits(settings.queue_limit, settings.dead_letter_limit)
-    queues = [
-        model_queue(model.name, batch=batch)
-        for model in catalog.models
-        if not model.is_people  # they have no worker, and nothing is wrong with that
-        for batch in (False, True)
-    ]
+    # People have no worker, and nothing is wrong with that.
+    people, queues = (
+        [
+            model_queue(model.name, batch=batch)
+            for model in catalog.models
+            if model.is_people is are_people
+            for batch in (False, True)
+        ]
+        for are_people in (True, False)
+    )
     url = broker_url(settings.broker_url)
-    snapshot = take_snapshot(url, scope, queues, settings.lease_s)
+    snapshot = take_snapshot(url, scope, queues, settings.lease_s, apart=people)
+    told = (replace(each, advice=advice(each.name, catalog)) for each in snapshot.queues)
+    snapshot = replace(snapshot, queues=tuple(told))
     if scope.yard and not snapshot.broker.problem:
         snapshot = with_news(snapshot, url, catalog)
     return judge(snapshot, snapshot.at, scope, limits)

@@ -6,15 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Final
 
+import redis
 import typer
 
 from modelyard.address import broker_address
+from modelyard.catalog import Catalog
 from modelyard.catalog_file import default_catalog
 from modelyard.connect import connect
 from modelyard.inbox import PERSON, Inbox
 from modelyard.inbox_events import tell
 from modelyard.inbox_item import Item
+from modelyard.names import queue_model
 from modelyard.settings import Settings, load_settings
+from modelyard.stranded import unserved_queues
 from producer.display import err, plain, print_json
 from producer.inbox_display import show_item, show_waiting
 from producer.options import AsJson
@@ -97,23 +101,35 @@ def decline(
 
 @contextmanager
 def opened(models: Sequence[str] = ()) -> Iterator[tuple[Inbox, str, Settings]]:
-    """Give the inbox of some people models, or of all that the catalog has, and where it is.
+    """Give the inbox of some people models, or of all that there are, and where it is.
 
-    Raises `UsageError` where there are none, `UnknownName`, `SettingsError` and `CatalogError`.
+    What waits where no worker is, for a model that the catalog does not have, is people's, too:
+    it may have been theirs, and nobody else answers it. Raises `UsageError` where there is nothing
+    of people, `UnknownName`, `SettingsError` and `CatalogError`.
     """
     settings = load_settings()
     catalog = default_catalog(settings)
     people = [model.name for model in catalog.models if model.is_people]
-    for name in models:
-        if not catalog.model(name).is_people:
-            raise UsageError(f"model {name!r} is no people's: its workers answer")
-    if not people:
-        raise UsageError(
-            f"{settings.catalog_path} has no model with provider: people (MODELYARD_CATALOG)"
-        )
     url = broker_address(None, settings)
     with connect(url, socket_timeout=SILENT_S, socket_connect_timeout=SILENT_S) as client:
-        yield Inbox(client, list(dict.fromkeys(models)) or people, settings), url, settings
+        gone = gone_models(client, catalog)
+        for name in models:
+            if name not in gone and not catalog.model(name).is_people:
+                raise UsageError(f"model {name!r} is no people's: its workers answer")
+        if not people and not gone:
+            raise UsageError(
+                f"{settings.catalog_path} has no model with provider: people (MODELYARD_CATALOG)"
+            )
+        names = list(dict.fromkeys(models)) or [*people, *gone]
+        yield Inbox(client, names, settings), url, settings
+
+
+def gone_models(client: redis.Redis, catalog: Catalog) -> list[str]:
+    """Return the models that the catalog does not have, under any name, and for which requests wait
+    that no worker takes. Raises `redis.RedisError`.
+    """
+    names = {queue_model(queue) or "" for queue in unserved_queues(client, catalog)}
+    return sorted(names.difference(catalog.aliases))
 
 
 def done(item: Item, what: str, by: str, as_json: bool) -> None:

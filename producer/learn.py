@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final
 import typer
 from pydantic import ValidationError
 
+from modelyard.asked import asked
 from modelyard.decision_ledger import Entry
 from modelyard.errors import ModelyardError
 from modelyard.messages import Request
@@ -40,7 +41,7 @@ Embeddings = Annotated[
         help="Embeddings beside the words: the folder of a static model, or module:function.",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="The same rows and seed give the same model.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same rows and seed give the same model.")]
 
 
 def train(
@@ -168,7 +169,7 @@ def lessons(found: Iterable[Entry]) -> Iterator[dict[str, Any]]:
         # A shadow's and a member's entry have the id of their request, too.
         if entry.request is not None and entry.id not in prompts:
             with contextlib.suppress(ValidationError):  # of another version: it teaches nothing
-                prompts[entry.id] = Request.decode(entry.request).text
+                prompts[entry.id] = asked(Request.decode(entry.request).messages)
         # An answer that several models are part of (a+b) is no model's own.
         if entry.score is not None and entry.model and "+" not in entry.model:
             scores.setdefault(entry.id, {})[entry.model] = entry.score

@@ -84,7 +84,10 @@ def parquet_writer() -> Callable[[Iterable[Entry], IO[bytes]], int]:
             ("cached", pa.string()),
             ("saved_usd", pa.float64()),
             ("comment", pa.string()),
+            ("stopped_at", pa.string()),
+            ("escalated", pa.string()),
             ("request", pa.string()),
+            ("text", pa.string()),
         ]
     )
 

@@ -13,3 +13,15 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Also retry wh
 Window = Annotated[int, typer.Option(min=1, help="Requests in flight at a time.")]
 Processes = Annotated[int, typer.Option(min=1, help="Workers per model of a private yard.")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Wait no longer than this.")]
+QualityFloor = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Only models that are expected to be so good.")
+]
+MaxCost = Annotated[
+    float | None, typer.Option(help="Only models of which one call is expected to cost no more.")
+]
+MaxLatency = Annotated[
+    float | None, typer.Option(help="Only models of which one call is expected to take no longer.")
+]
+Region = Annotated[str | None, typer.Option(help="Only models that run there.")]
+DataClass = Annotated[str | None, typer.Option(help="Only models that may see such data.")]
+DeadlineS = Annotated[float | None, typer.Option(help="Worthless after so many seconds.")]

@@ -11,10 +11,35 @@ from modelyard.app import make_app
 from modelyard.catalog import Catalog, Model
 from modelyard.client import broker_error
 from modelyard.connect import connect
-from modelyard.names import model_queue
+from modelyard.names import model_queue, queue_model
+from modelyard.stranded import advice, other_queues
 
 REPLY_S = 1.0
 """How long the workers have to reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoneState:
+    """A name that is no model's in the catalog, and its queues; see `ModelState`.
+
+    `why` that is, and `advice` says what to do where it has no worker.
+    """
+
+    name: str
+    why: str
+    queued: int
+    in_flight: int
+    workers: int
+    advice: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values, as `ModelState` does."""
+        known = {"name": self.name, "disabled": self.why}
+        model: dict[str, Any] = dict.fromkeys(
+            ("provider", "model", "context_tokens", "quality", "price")
+        )
+        counts = {"queued": self.queued, "in_flight": self.in_flight, "workers": self.workers}
+        return {**known, **model, **counts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +67,9 @@ class ModelState:
         }
 
 
-def model_states(catalog: Catalog, broker_url: str | None) -> list[ModelState]:
-    """Return the state of each model; all counts are 0 without a broker.
+def model_states(catalog: Catalog, broker_url: str | None) -> list[ModelState | GoneState]:
+    """Return the state of each model, and of those that the catalog does not have, if messages wait
+    for them or workers serve them; all counts are 0 without a broker.
 
     Raises `BrokerError`.
     """
@@ -56,19 +82,21 @@ def model_states(catalog: Catalog, broker_url: str | None) -> list[ModelState]:
             raise broker_error(error) from error
 
 
-def read_states(app: Celery, catalog: Catalog, broker_url: str) -> list[ModelState]:
+def read_states(app: Celery, catalog: Catalog, broker_url: str) -> list[ModelState | GoneState]:
     """Ask the broker for the queues' lengths and the workers for what they do."""
-    with connect(broker_url) as client:
-        queued = [
-            sum(client.llen(model_queue(model.name, batch=batch)) for batch in (False, True))
-            for model in catalog.models
-        ]
+    own = [model.name for model in catalog.models]
     inspect = app.control.inspect(timeout=REPLY_S)
     consuming = inspect.active_queues() or {}
     active = inspect.active() or {}
-    states = []
-    for model, waiting in zip(catalog.models, queued, strict=True):
-        lanes = {model_queue(model.name, batch=batch) for batch in (False, True)}
+    served = {each["name"] for queues in consuming.values() for each in queues}
+    with connect(broker_url) as client:
+        named = (queue_model(queue) for queue in (*other_queues(client, catalog), *served))
+        others = sorted({name for name in named if name is not None and name not in own})
+        names = (*own, *others)
+        queued = {name: sum(map(client.llen, both_lanes(name))) for name in names}
+    counted: dict[str, tuple[int, int, int]] = {}
+    for name in names:
+        lanes = both_lanes(name)
         workers = [
             node for node, queues in consuming.items() if lanes & {each["name"] for each in queues}
         ]
@@ -78,5 +106,22 @@ def read_states(app: Celery, catalog: Catalog, broker_url: str) -> list[ModelSta
             for task in tasks
             if (task.get("delivery_info") or {}).get("routing_key") in lanes
         )
-        states.append(ModelState(model, int(waiting), in_flight, len(workers)))
-    return states
+        counted[name] = queued[name], in_flight, len(workers)
+    return [
+        *(ModelState(model, *counted[model.name]) for model in catalog.models),
+        *(
+            GoneState(name, why(name, catalog), *counted[name], advice(model_queue(name), catalog))
+            for name in others
+        ),
+    ]
+
+
+def why(name: str, catalog: Catalog) -> str:
+    """Return why a name is no model's."""
+    model = catalog.aliases.get(name)
+    return "not in the catalog" if model is None else f"an alias of {model}"
+
+
+def both_lanes(model: str) -> set[str]:
+    """Return the queues of a model."""
+    return {model_queue(model, batch=batch) for batch in (False, True)}

@@ -72,7 +72,8 @@ class Past:
         for entry in self._requests():
             if entry.request is not None:
                 self.sent.put(entry.model_copy(update={"request": None}))
-                yield json.dumps({"id": entry.id, "at": entry.at, "request": entry.request})
+                past = {"id": entry.id, "at": entry.at, "request": entry.request}
+                yield json.dumps({**past, "escalated": entry.escalated})
 
     def _requests(self) -> Iterator[Entry]:
         """Yield what was decided; not what was no request in the first place."""

@@ -15,7 +15,7 @@ from modelyard.beat import Beat, NodeState
 from modelyard.catalog import Catalog, Model
 from modelyard.due import Waiting, read_due
 from modelyard.errors import BrokerUnavailable
-from modelyard.health import QueueState, Scope, Snapshot
+from modelyard.health import CONSUMING, QueueState, Scope, Snapshot
 from modelyard.names import BATCH_PREFIX, model_queue
 from modelyard.snapshot import open_client, problem_of, take_snapshot
 from producer.scaling import Due, Load, Rule, bounded
@@ -114,7 +114,7 @@ def numbers(
             queue_length=sum(queue.length for queue in mine),
             oldest_age_s=round(max(ages), 3) if ages else None,
             in_flight=math.ceil(sum(part_of(beat, model, catalog) for beat in beats)),
-            processes=sum(beat.state(snapshot.at) is NodeState.CONSUMING for beat in beats),
+            processes=sum(beat.state(snapshot.at) in CONSUMING for beat in beats),
         )
         dues = due_of(mine, due or {}, snapshot.at, batch_share)
         if dues:

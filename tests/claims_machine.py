@@ -26,7 +26,13 @@ from modelyard.claims import (
     Want,
     put,
 )
-from modelyard.names import JOINS_KEY, RESULT_KEY_PREFIX, WAKE_KEY_PREFIX, session_key
+from modelyard.names import (
+    CANCELLED_KEY,
+    JOINS_KEY,
+    RESULT_KEY_PREFIX,
+    WAKE_KEY_PREFIX,
+    session_key,
+)
 
 LEASE_MS: Final = 10_000
 QUEUES: Final = ("requests", "model.small", "batch.model.small")
@@ -38,7 +44,9 @@ Fault = Literal["", "resent", "lost"]
 
 NONE: Final[Fault] = ""
 FAULTS: Final[st.SearchStrategy[Fault]] = st.sampled_from((NONE, NONE, NONE, "resent", "lost"))
-JUNK: Final = st.sampled_from([b"", b"\0", b"a\0\0|b", b"\xff\xfe not UTF-8", b'{"half": '])
+JUNK: Final = st.sampled_from(
+    [b"", b"\0", b"a\0\0|b", b"\xff\xfe not UTF-8", b'{"half": ', b'"id" {"lang": "id", "id": 3, ']
+)
 ENDS: Final[st.SearchStrategy[Literal["next", "last"]]] = st.sampled_from(("next", "last"))
 AMOUNTS: Final = st.sampled_from((4, 2, 1, 0))
 KINDS: Final = st.sampled_from(
@@ -113,6 +121,8 @@ class Yard(RuleBasedStateMachine):
         """What each worker ever had: it does not know what was taken from it."""
         self.names: set[str] = set()
         self.ids: list[str] = []
+        self.cancelled: dict[str, float] = {}
+        """Until when it is known that they are, in seconds."""
         self.serial = 0
 
     # -- what the rules share
@@ -132,7 +142,7 @@ class Yard(RuleBasedStateMachine):
 
     def message(self, id: str, junk: bytes) -> bytes:
         self.serial += 1
-        return f"{id}|{self.serial}|".encode() + junk
+        return f"{id}|{self.serial}|".encode() + junk + f'"id": "{id}"}}'.encode()
 
     def hear(
         self, worker: int, said: list[Claimed], fault: Fault, act: Callable[[], list[Held]]
@@ -299,7 +309,10 @@ class Yard(RuleBasedStateMachine):
     def take(
         self, worker: int, wants: list[Want], room: int, acks: list[str], fault: Fault
     ) -> None:
-        said, _ = self.call(fault, lambda: self.workers[worker].claim(wants, room, acks))
+        said, cancelled = self.call(fault, lambda: self.workers[worker].claim(wants, room, acks))
+        now = self.now_ms / 1000
+        known = {id for id, until in self.cancelled.items() if until > now}
+        assert cancelled == known & {id_of(each.message) for each in said}
         self.hear(worker, said, fault, lambda: self.model.claim(wants, room, acks))
 
     @precondition(lambda self: any(self.hands))
@@ -321,6 +334,11 @@ class Yard(RuleBasedStateMachine):
     def settle(self, data: st.DataObject, count: int, fault: Fault) -> None:
         worker = self.busy(data)
         settlements = [self.settlement(data, worker) for _ in range(count)]
+        # Nobody ends a request and spreads it at once: told again, the end forgets its members.
+        spread = {each.join.id for each in settlements if isinstance(each, Spread) and each.join}
+        settlements = [
+            each for each in settlements if not (isinstance(each, End) and each.id in spread)
+        ]
         said = self.call(fault, lambda: self.workers[worker].settle(settlements))
         expected = self.model.settle(settlements)
         if fault:
@@ -329,6 +347,12 @@ class Yard(RuleBasedStateMachine):
             once.counters["duplicates"] = self.model.counters["duplicates"]
             assert self.model == once, "a call that is repeated changes nothing"
         assert said == expected
+
+    @rule(data=st.data(), for_s=st.sampled_from((1, LEASE_MS // 1000, 3600)))
+    def cancel(self, data: st.DataObject, for_s: int) -> None:
+        id = data.draw(st.sampled_from(self.ids), label="id")
+        self.cancelled[id] = self.now_ms / 1000 + for_s
+        self.client.zadd(CANCELLED_KEY, {id: self.cancelled[id]})
 
     @precondition(lambda self: self.model.waiting)
     @rule(fault=FAULTS)

@@ -9,6 +9,7 @@ import redis
 
 from modelyard.claims import (
     DONE,
+    FENCED,
     LOST,
     NO_ROOM,
     Ack,
@@ -219,6 +220,8 @@ class Store:
             # Nobody waits for it, but it was paid for.
             self.entries += [join.entry] * held
             return LOST
+        if not (join.answered or held or join.claim == "") and join.number not in meeting.ended:
+            return FENCED
         if join.number in meeting.ended:
             return DONE if meeting.ended[join.number] == join.ended else LOST
         meeting.ended[join.number] = join.ended
@@ -256,8 +259,12 @@ class Store:
         return 1
 
     def _end(self, end: End) -> int:
+        lost = end.claim not in ("", *self.claims)
         self._drop(end.claim)
         assert isinstance(end.result, bytes)
+        if end.letter and lost and end.id not in self.outcomes:
+            self.counters["duplicates"] += 1
+            return FENCED
         if end.joined:
             meeting = self.meetings.pop(end.id, None)
             self.waiting.discard(end.id)

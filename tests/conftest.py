@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 import redis
 from public_data import IS_THERE
+from workers import Workers
 
+from modelyard import Client
 from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.errors import EmbeddedRedisError
 
@@ -47,3 +49,17 @@ def redis_url(redis_server: EmbeddedRedis) -> str:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[redis.Redis]:
+    """A connection to that Redis."""
+    with redis.Redis.from_url(redis_url) as store:
+        yield store
+
+
+@pytest.fixture
+def client(yard: Workers) -> Iterator[Client]:
+    """A client of the yard that a test file has as its fixture `yard`."""
+    with yard.client() as client:
+        yield client

@@ -12,25 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fake_models import fake_model, fake_models
 from waiting import eventually
 
 from modelyard.testing import FakeProvider
 
-CATALOG = """
-models:
-  - name: small
-    provider: openai
-    endpoints: [{{base_url: "{url}"}}]
-    price: {{input_usd_per_mtok: 1.0, output_usd_per_mtok: 2.0}}
-    context_tokens: 1000
-    max_output_tokens: 100
-    concurrency: 4
-    retry: {{calls: 2, base_s: 0.01}}
-    breaker: {{failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}}
-routes:
-  default:
-    otherwise: [small]
-"""
+ROUTES = "routes: {default: {otherwise: [small]}}"
 
 
 @dataclass
@@ -73,7 +60,17 @@ def desk(folder: Path) -> Iterator[Desk]:
     """Give a desk without any broker."""
     with FakeProvider() as fake:
         catalog = folder / "catalog.yaml"
-        catalog.write_text(CATALOG.format(url=fake.base_url))
+        small = fake_model(
+            "small",
+            endpoints=[{"base_url": fake.base_url}],
+            price={"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0},
+            context_tokens=1000,
+            max_output_tokens=100,
+            concurrency=4,
+            timeout_s=120,
+            retry={"calls": 2, "base_s": 0.01},
+        )
+        catalog.write_text(fake_models(small) + ROUTES)
         env = {
             **{key: value for key, value in os.environ.items() if key != "MODELYARD_BROKER_URL"},
             "PYTHONPATH": os.pathsep.join(sys.path),

@@ -1,29 +1,17 @@
 """A catalog with routes of every strategy, and a yard that has it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from workers import Workers, workers
+from fake_models import fake_model, fake_models
+from workers import Workers, own_yard
 
-from modelyard.embedded_redis import EmbeddedRedis
 from producer.commands import model_command
 
 MODELS = ("small", "medium", "large", "judge")
 
-_MODEL = """
-  - name: {name}
-    provider: openai
-    endpoints: [{{base_url: "${{FAKE_URL}}", api_key: "${{FAKE_KEY}}"}}]
-    price: {{input_usd_per_mtok: {usd}, output_usd_per_mtok: {usd}}}
-    context_tokens: 100000
-    concurrency: 20
-    timeout_s: 30
-    retry: {{calls: 2, base_s: 0.01, cap_s: 0.05, patience_s: 2}}
-    breaker: {{failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}}
-"""
-
-_ROUTES = """
+ROUTES = """
 routes:
   default: {otherwise: [small, large]}
   expression: {otherwise: {models: [small, large], strategy: cascade,
@@ -54,10 +42,9 @@ routes:
     {name: try-large, kind: shadow, of: small, to: large, percent: 100}]}
 """
 
-CATALOG = (
-    "models:"
-    + "".join(_MODEL.format(name=name, usd=usd) for name, usd in zip(MODELS, (1, 2, 4, 8)))  # noqa: B905
-    + _ROUTES
+# Each is twice as dear as the one before it.
+_MODELS = fake_models(
+    *(fake_model(name, usd=2**at, timeout_s=30) for at, name in enumerate(MODELS))
 )
 
 
@@ -67,20 +54,21 @@ def shortest(drafts: "tuple[object, ...]") -> str:
 
 
 @contextmanager
-def empty_yard(folder: Path, *, lease_s: float) -> Iterator[Workers]:
+def empty_yard(
+    folder: Path, *, lease_s: float, routes: str = ROUTES, env: Mapping[str, str] | None = None
+) -> Iterator[Workers]:
     """Give a yard with a broker and a provider, and no worker."""
-    env = {"MODELYARD_LEASE_S": str(lease_s)}
-    with (
-        EmbeddedRedis(folder / "state") as server,
-        workers(folder, server.url, catalog=CATALOG, env=env) as yard,
-    ):
+    env = {"MODELYARD_LEASE_S": str(lease_s), **(env or {})}
+    with own_yard(folder, catalog=_MODELS + routes, env=env) as yard:
         yield yard
 
 
 @contextmanager
-def strategy_yard(folder: Path) -> Iterator[Workers]:
+def strategy_yard(
+    folder: Path, *, routes: str = ROUTES, env: Mapping[str, str] | None = None
+) -> Iterator[Workers]:
     """Give a yard with a router and one worker of all models. Late ensembles are seen soon."""
-    with empty_yard(folder, lease_s=0.9) as yard:
+    with empty_yard(folder, lease_s=0.9, routes=routes, env=env) as yard:
         yard.start_router()
         yard.start("pool", model_command(*MODELS))
         yield yard

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import redis
+from fake_models import fake_model, fake_models
 from waiting import eventually
 
 from modelyard.client import Client
@@ -22,27 +23,18 @@ from modelyard.settings import Settings
 from modelyard.testing import FakeProvider
 from producer.commands import model_command, router_command
 
-CATALOG = """
-models:
-  - name: small
-    provider: openai
-    model: provider-small
-    endpoints: [{base_url: "${FAKE_URL}", api_key: "${FAKE_KEY}"}]
-    price: {input_usd_per_mtok: 1.0, output_usd_per_mtok: 2.0}
-    context_tokens: 1000
-    max_output_tokens: 100
-    concurrency: 20
-    timeout_s: 20
-    retry: {calls: 2, base_s: 0.01, cap_s: 0.05, patience_s: 2}
-    breaker: {failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}
-  - name: large
-    provider: openai
-    endpoints: [{base_url: "${FAKE_URL}", api_key: "${FAKE_KEY}"}]
-    context_tokens: 100000
-    concurrency: 20
-    timeout_s: 20
-    retry: {calls: 2, base_s: 0.01, cap_s: 0.05, patience_s: 2}
-    breaker: {failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}
+CATALOG = (
+    fake_models(
+        fake_model(
+            "small",
+            model="provider-small",
+            price={"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0},
+            context_tokens=1000,
+            max_output_tokens=100,
+        ),
+        fake_model("large"),
+    )
+    + """
 routes:
   default:
     rules:
@@ -50,6 +42,7 @@ routes:
       - {when: {min_tokens: 600}, intent: long, models: [large]}
     otherwise: [small, large]
 """
+)
 
 KEY = "sk-test-0123456789"
 
@@ -164,12 +157,21 @@ def workers(
 
 
 @contextmanager
+def own_yard(
+    folder: Path, *, catalog: str = CATALOG, env: Mapping[str, str] | None = None
+) -> Iterator[Workers]:
+    """Give a yard of its own Redis, and no worker."""
+    with (
+        EmbeddedRedis(folder / "state") as server,
+        workers(folder, server.url, catalog=catalog, env=env) as yard,
+    ):
+        yield yard
+
+
+@contextmanager
 def whole_yard(folder: Path) -> Iterator[Workers]:
     """Give a yard of its own Redis, a router and the pools of `small` and `large`."""
-    with (
-        EmbeddedRedis(folder / "state") as redis,
-        workers(folder, redis.url) as yard,
-    ):
+    with own_yard(folder) as yard:
         yard.start_router()
         yard.start_pool("small")
         yard.start_pool("large")

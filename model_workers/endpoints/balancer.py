@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -14,8 +13,8 @@ from model_workers.endpoints.desk import (
     Desk,
     Place,
     Post,
+    able,
     expected_tokens,
-    fits,
     learned_scopes,
     tenant_scopes,
     usable,
@@ -23,11 +22,11 @@ from model_workers.endpoints.desk import (
 )
 from model_workers.endpoints.desks import Desks
 from model_workers.endpoints.gate import Ask, Gate, Granted
-from model_workers.endpoints.knocking import Knocker
 from model_workers.endpoints.learning import hear, refused
 from model_workers.endpoints.order import order
 from model_workers.endpoints.probing import Prober
 from model_workers.endpoints.sharing import Sharing
+from model_workers.endpoints.steady import steady
 from model_workers.providers.base import Completion
 from modelyard import circuit as circuits
 from modelyard.catalog import Catalog, Model
@@ -61,19 +60,17 @@ class Balancer:
         process: str = "alone",
         region: str = "",
         draw: Callable[[], float] = random.random,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = steady,
         current: Callable[[], Catalog] | None = None,
     ) -> None:
         self._region = region
         self._draw = draw
-        self._clock = clock
         self._desks = Desks(current)
         self._gate = Gate(connect, process, clock=clock)
         self._sharing = Sharing(
             self._desks, connect, process=process, clock=clock, counted=self._gate.count_workers
         )
         self._prober = Prober(self._desks, now=self.now, draw=draw, changed=self._sharing.changed)
-        self._knocker = Knocker(self._desks, now=self.now, draw=draw, changed=self._sharing.changed)
 
     def now(self) -> float:
         """Return the time in seconds since the epoch, by the Redis server's clock."""
@@ -94,15 +91,15 @@ class Balancer:
             now = self.now()
             # The catalog may have changed while this waited.
             desk = self._desks.of(catalog, model, now)
-            able = [post for post in desk.posts if fits(post, request)]
-            if not able:
+            posts = able(desk, request)
+            if not posts:
                 where = f" is in region {request.limits.region!r}" if desk.posts else ""
                 why = f"no endpoint of {model.name}{where or ' can be called'}"
                 return Hold(0.0, Reason.DENIED, why)
-            well = [post for post in able if usable(post, desk.model, now)]
+            well = [post for post in posts if usable(post, desk.model, now)]
             if not well:
-                found = circuits.hold([post.circuit for post in able], now)
-                return replace(found, own=True) if len(able) < len(desk.posts) else found
+                found = circuits.hold([post.circuit for post in posts], now)
+                return replace(found, own=True) if len(posts) < len(desk.posts) else found
             if len(well) > 1:
                 well = self._ordered(well, desk.model, request, avoid, now)
             taken = await self._take(self._desks.newest(catalog, now), desk, well, request)
@@ -116,8 +113,8 @@ class Balancer:
         now = self.now()
         desk = self._desks.of(catalog, model, now)
         return any(
-            post.line.label not in avoid and fits(post, request) and usable(post, desk.model, now)
-            for post in desk.posts
+            post.line.label not in avoid and usable(post, desk.model, now)
+            for post in able(desk, request)
         )
 
     async def _listen(self, desk: Desk) -> None:
@@ -127,7 +124,6 @@ class Balancer:
             desk.heard.clear()
         desk.called_at = now
         self._prober.see_to(desk)
-        self._knocker.see_to(desk)
         await self._sharing.listen(desk)
 
     def _ordered(
@@ -176,7 +172,7 @@ class Balancer:
             tokens = expected_tokens(desk.model, request)
         patience_s = BATCH_PATIENCE_S if batch else PATIENCE_S
         if request.deadline is not None:
-            patience_s = min(patience_s, max(0.0, request.deadline - self._clock()))
+            patience_s = min(patience_s, max(0.0, request.deadline - self.now()))
         answer = await self._gate.take(Ask(tokens, batch, patience_s, candidates))
         if not isinstance(answer, Granted):
             if own and len(desk.scopes) <= answer.scope < len(common):
@@ -263,6 +259,5 @@ class Balancer:
         """Close every connection. It can be used again, on another loop."""
         await self._sharing.aclose()
         await self._prober.aclose()
-        await self._knocker.aclose()
         await self._gate.aclose()
         await self._desks.aclose()

@@ -7,8 +7,7 @@ hear it goes by what it sees itself.
 
 import json
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ import redis
 
 from model_workers.endpoints import learned as limits
 from model_workers.endpoints.learned import NOTHING, Learned
-from modelyard.circuit import Circuit, Reason
+from modelyard.circuit import Circuit, Reason, is_from_ahead
 from modelyard.names import ENDPOINTS_KEY_PREFIX
 
 GONE_S: Final = 10.0
@@ -67,17 +66,17 @@ class Heard:
 
 
 def exchange(
-    client: redis.Redis, process: str, said: Mapping[str, Said]
+    client: redis.Redis, process: str, said: Mapping[str, Said], clock: Callable[[], float]
 ) -> tuple[float, dict[str, Heard]]:
     """Tell what there is of each model, and return what it knows, and by how many seconds the
-    server's clock is ahead of this machine's.
+    server's clock is ahead of `clock`.
 
     Raises `redis.RedisError`.
     """
-    asked = time.time()
+    asked = clock()
     seconds, micros = client.time()
     now = seconds + micros / 1e6
-    ahead_s = now - (asked + time.time()) / 2
+    ahead_s = now - (asked + clock()) / 2
     with client.pipeline(transaction=False) as pipe:
         for model, what in said.items():
             key = ENDPOINTS_KEY_PREFIX + model
@@ -126,7 +125,7 @@ def read(fields: Mapping[bytes, bytes], process: str, now: float) -> tuple[Heard
                 learned[name[1:]] = found
         elif not name.startswith("@"):
             circuit = decode(value)
-            if circuit is None or circuit.until < now - STALE_S:
+            if circuit is None or circuit.until < now - STALE_S or is_from_ahead(circuit, now):
                 gone.append(name)
             else:
                 circuits[name] = circuit

@@ -61,6 +61,11 @@ class Post:
     refused_at: float = 0.0
     elsewhere: tuple[Load, ...] = ()
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Whose it is, and the model's name there: two of a kind take the same requests."""
+        return self.identity[:2]
+
     def becomes(self, circuit: Circuit, now: float) -> None:
         """Take over what came of a call or a probe."""
         if circuit.is_closed and not self.circuit.is_closed:
@@ -139,6 +144,18 @@ def fits(post: Post, request: Request) -> bool:
     asked = request.limits.region
     endpoint = post.line.endpoint
     return asked is None or endpoint is None or endpoint.region in (None, asked)
+
+
+def able(desk: Desk, request: Request) -> list[Post]:
+    """Return the endpoints that the request may be sent to: those in its region, whose provider has
+    a word for all that it asks for. If none has, all of them: a call is refused, and says why.
+    """
+    here = [post for post in desk.posts if fits(post, request)]
+    kinds = {post.kind: post for post in here}
+    if len(kinds) < 2:
+        return here  # To encode a request takes time, and would tell nothing.
+    carry = {kind for kind, post in kinds.items() if post.line.carries(request)}
+    return [post for post in here if post.kind in carry] or here
 
 
 def usable(post: Post, model: Model, now: float) -> bool:

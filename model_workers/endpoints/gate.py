@@ -18,6 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from model_workers.endpoints.steady import steady
 from model_workers.redis_threads import RedisThreads
 from modelyard.names import QUOTA_KEY_PREFIX, QUOTA_PROCESSES_KEY
 from modelyard.quota import Scope, admit
@@ -145,7 +146,7 @@ class Gate:
         connect: Callable[[], redis.Redis] | None,
         process: str,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = steady,
     ) -> None:
         self._redis = None if connect is None else RedisThreads(partial(once, connect), "quota")
         self._process = process

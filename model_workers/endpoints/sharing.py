@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,8 +14,9 @@ from model_workers.endpoints.board import Heard, Said, exchange
 from model_workers.endpoints.desk import IDLE_S, Desk, Post
 from model_workers.endpoints.desks import Desks
 from model_workers.endpoints.learned import NOTHING, learned_after, newest
+from model_workers.endpoints.steady import steady
 from model_workers.redis_threads import RedisThreads
-from modelyard.circuit import Circuit, Reason
+from modelyard.circuit import AHEAD_S, Circuit, Reason, is_from_ahead
 
 logger = logging.getLogger("modelyard.endpoints")
 
@@ -40,7 +40,7 @@ class Sharing:
         connect: Callable[[], redis.Redis] | None,
         *,
         process: str,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = steady,
         counted: Callable[[int], None],
     ) -> None:
         self._desks = desks
@@ -102,7 +102,7 @@ class Sharing:
             self._hasty = False
             try:
                 self._ahead_s, heard = await self._redis.run(
-                    partial(exchange, process=self._process, said=said)
+                    partial(exchange, process=self._process, said=said, clock=self._clock)
                 )
             except (redis.RedisError, OSError) as error:
                 if not self._silent:
@@ -179,6 +179,11 @@ def was_told(post: Post, said: Said) -> None:
 def take_in(post: Post, heard: Heard, now: float) -> None:
     """Believe what the others say of an endpoint, where it is newer than what is known here."""
     label = post.line.label
+    # By a clock that was set back since, or before this worker knew the server's.
+    if is_from_ahead(post.circuit, now):
+        post.circuit = Circuit(at=now)
+    if post.closed_at > now + AHEAD_S:
+        post.closed_at = now
     post.elsewhere = tuple(loads[label] for loads in heard.loads if label in loads)
     post.learned_told = heard.learned.get(label, NOTHING)
     post.learned = newest(post.learned, learned_after(post.learned_told, post.since))

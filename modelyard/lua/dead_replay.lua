@@ -1,10 +1,10 @@
 -- Puts the request of a dead letter onto a queue again, and removes the letter.
 --
 -- KEYS: dead letters, dead letters by age, counters, the request's result, cancelled, the queue,
---   its wake-up list
--- ARGV: id, when it died (the same request may have died again since), most messages in the queue
---   (0: no bound), the message, '1' to only say what would be done
--- Returns 1 if it was done, 0 if the letter is gone, -1 if the queue has no room, -3 if another
+--   its wake-up list, the queues behind it
+-- ARGV: id, when it died (the same request may have died again since), most messages in each of these
+--   queues (0: no bound), the message, '1' to only say what would be done
+-- Returns 1 if it was done, 0 if the letter is gone, -1 if one of the queues has no room, -3 if another
 --   letter is in its place, or the status of the outcome that the request has had since.
 --
 -- Of all writes the message is the first: a server that refuses to be written to refuses that one.
@@ -29,8 +29,15 @@ end
 if dry then
     return 1
 end
-if most > 0 and redis.call('LLEN', queue) >= most then
-    return -1
+if most > 0 then
+    if redis.call('LLEN', queue) >= most then
+        return -1
+    end
+    for _, behind in ipairs(redis.call('SMEMBERS', KEYS[8])) do
+        if redis.call('LLEN', behind) >= most then
+            return -1
+        end
+    end
 end
 redis.call('LPUSH', queue, ARGV[4])
 redis.call('HDEL', letters, id)

@@ -19,12 +19,14 @@
 --   'end', claim or '', result key, result, for how many seconds, the client's channel or '', id,
 --     dead letter or '', its reason, when it died in seconds, entry, entries, session key or '',
 --     the session's model, 1 if it was joined, bill
+--   A failure (an end with a dead letter, a join without an answer) needs the claim that it names:
+--   who lost it can't say how the request ends, only what that has cost.
 --   An entry ('' for none) goes to the decision ledger, which keeps about so many entries.
 --   A bill ('' for none) is JSON: the key of a day's sums, budgets, what is added to each, for how
 --     many seconds the sums are kept.
 -- Returns for each operation: 1 if it was done, 0 if the claim was lost (an end: if there was an
---   outcome already; a join: if the member had ended, or nobody waits for it); for 'overdue' how
---   many.
+--   outcome already; a join: if the member had ended, or nobody waits for it), -3 if a failure does
+--   not count, as the claim was lost; for 'overdue' how many.
 --
 -- The channel of a client is told two lines for each outcome: the id, and the result, or nothing if
 -- that is long or has lines itself. A notice of many holds the results of the first of them.
@@ -34,6 +36,7 @@ local claims, leases = KEYS[1], KEYS[2]
 redis.call('ZREM', leases, '')
 local said, told, size, woken, behind = {}, {}, {}, {}, {}
 local at = 4
+local FENCED = -3
 
 local function drop(claim)
     redis.call('ZREM', leases, claim)
@@ -42,6 +45,10 @@ end
 
 local function holds(claim)
     return redis.call('HEXISTS', claims, claim) == 1
+end
+
+local function lost(claim)
+    return claim ~= '' and not holds(claim)
 end
 
 local function push(queue, message)
@@ -146,14 +153,18 @@ while at <= #ARGV do
         local key, field = ARGV[2] .. id, 'm' .. ARGV[at + 3]
         local need, waited = unpack(redis.call('HMGET', key, 'need', 'round'))
         local known = need and (not waited or waited == '' or round == '' or round == waited)
-        if known and redis.call('HSETNX', key, field, ended) == 1 then
+        local failed = ARGV[at + 6] ~= '1'
+        if known and failed and lost(claim) and redis.call('HEXISTS', key, field) == 0 then
+            charge(ARGV[at + 10])
+            done = FENCED
+        elseif known and redis.call('HSETNX', key, field, ended) == 1 then
             local how = redis.call('HMGET', key, 'need', 'members', 'anywhere', 'needs_all')
             local answered = redis.call('HINCRBY', key, 'answered', ARGV[at + 6])
             local all = redis.call('HINCRBY', key, 'ended', 1)
-            if (ARGV[at + 6] == '1' or answered == 0) and how[3] == '1' and queue ~= '' then
+            if (not failed or answered == 0) and how[3] == '1' and queue ~= '' then
                 redis.call('HSET', key, 'queue', queue)
             end
-            local spoilt = how[4] == '1' and ARGV[at + 6] ~= '1'
+            local spoilt = how[4] == '1' and failed
             if answered >= tonumber(how[1]) or all >= tonumber(how[2]) or spoilt then
                 release(id, key)
             end
@@ -194,11 +205,16 @@ while at <= #ARGV do
         local key, result, channel, id = ARGV[at + 2], ARGV[at + 3], ARGV[at + 5], ARGV[at + 6]
         local letter = ARGV[at + 7]
         local ended, stored, status = has_outcome(key)
+        -- The request lives on: whoever has the claim now may answer it.
+        local fenced = not ended and letter ~= '' and lost(claim)
         -- What came too late was paid for as well; but not what is told a second time.
         if not ended or (stored ~= result and holds(claim)) then
             charge(ARGV[at + 15])
         end
-        if not ended then
+        if fenced then
+            redis.call('HINCRBY', KEYS[5], 'duplicates', 1)
+            done = FENCED
+        elseif not ended then
             redis.call('SET', key, result, 'EX', ARGV[at + 4])
             if letter ~= '' then
                 redis.call('HSET', KEYS[3], id, letter)
@@ -223,7 +239,7 @@ while at <= #ARGV do
         elseif status ~= 'REVOKED' then -- what was cancelled while it ran is no second outcome
             redis.call('HINCRBY', KEYS[5], 'duplicates', 1)
         end
-        if ARGV[at + 14] == '1' then
+        if ARGV[at + 14] == '1' and not fenced then
             redis.call('DEL', ARGV[2] .. id)
             redis.call('ZREM', KEYS[9], id)
         end

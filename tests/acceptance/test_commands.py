@@ -271,6 +271,43 @@ def test_models_without_their_key_have_no_worker_and_up_says_so(tmp_path: Path) 
     assert "NO_SUCH_KEY" in up.stderr
 
 
+LIMITED = """
+models:
+  - {name: small, provider: extractive, quality: 0.5}
+  - {name: large, provider: extractive, quality: 0.9, regions: [eu]}
+routes: {default: {otherwise: [small, large]}}
+"""
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [("--quality-floor", "0.8"), ("--region", "eu")],
+)
+def test_limits_can_be_given_to_explain(tmp_path: Path, limit: tuple[str, str]) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(LIMITED)
+    env = {"MODELYARD_CATALOG": str(catalog)}
+
+    def models(*options: str) -> list[str]:
+        said = json.loads(run("explain", "hello", *options, "--json", env=env).stdout)
+        return [step["model"] for step in said["plan"]["steps"]]
+
+    assert models() == ["small", "large"]
+    assert models(*limit) == ["large"]
+    assert models("--deadline-s", "60") == ["small", "large"]
+
+
+def test_limits_can_be_given_to_submit(redis_url: str, store: redis.Redis) -> None:
+    env = {"MODELYARD_BROKER_URL": redis_url}
+    options = ("--quality-floor", "0.5", "--max-cost-usd", "0.01", "--region", "eu")
+    assert run("submit", "hello", *options, env=env).returncode == 0
+
+    (message,) = store.lrange("requests", 0, -1)
+    body = json.loads(json.loads(message)["body"])
+    expected = {"quality_floor": 0.5, "max_cost_usd": 0.01, "region": "eu"}
+    assert body[0][0]["limits"] == expected
+
+
 def test_explain_tells_what_can_t_be_routed() -> None:
     done = run("explain", "hello", "--route", "defalt")
     assert done.returncode == 1

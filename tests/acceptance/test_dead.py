@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ from modelyard.messages import Attempt, DeadLetter, Request
 from modelyard.names import DEAD_LETTERS_KEY
 
 PROMPT = "Summarize: the secret plans of the yard."
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as store:
-        yield store
 
 
 class Desk:
@@ -285,3 +278,33 @@ def test_no_broker_is_one_line_and_its_own_exit_code() -> None:
         assert done.returncode == 3
         assert "can't reach the broker" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("list",), ("export", "-"), ("drop", "--yes"), ("replay",)])
+def test_a_letter_that_is_asked_for_by_id_and_not_there_is_a_failure(
+    dead: Desk, store: redis.Redis, words: tuple[str, ...]
+) -> None:
+    bury(store, "a1")
+
+    done = dead(*words, "--id", "a1", "--id", "nosuch")
+
+    assert done.returncode == 1
+    assert "1 not there (replayed or dropped before?): nosuch" in done.stderr
+
+
+def test_an_alias_means_its_model_and_a_name_that_is_none_is_told(
+    redis_url: str, store: redis.Redis, tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(
+        "models:\n  - {name: small, provider: extractive}\naliases: {current: small}\n"
+        "routes: {default: {otherwise: [small]}}\n"
+    )
+    dead = Desk(redis_url, MODELYARD_CATALOG=str(catalog))
+    bury(store, "a1")
+
+    assert [each["id"] for each in dead.json("list", "--model", "current")["letters"]] == ["a1"]
+    told = dead("replay", "--model", "smal", "--route", "nosuch")
+    assert "the catalog has no model 'smal' (did you mean 'small'?)" in told.stderr
+    assert "the catalog has no route 'nosuch'" in told.stderr
+    assert left(store) == ["a1"]

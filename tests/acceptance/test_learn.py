@@ -123,9 +123,35 @@ def test_several_models_are_compared_with_their_prices(tmp_path: Path) -> None:
         )
     )
 
+    assert said["how"] == "cross-validated in 10 folds"  # 5 of them where there are 2,000 rows
     assert said["pair"]["weak"] == "a"
     assert said["models"]["best_single"] == "b"
     assert said["models"]["saved_at_equal_quality"]["value"] > 0.2
+
+
+def test_rows_of_a_ledger_are_measured_where_two_models_were_graded(tmp_path: Path) -> None:
+    """Most have a score of the one model that answered."""
+    both = [
+        {"prompt": f"{word} {n}", "scores": {"a": int(word == "add"), "b": 1}}
+        for n in range(20)
+        for word in ("add", "prove lemma")
+    ]
+    one = [
+        {"prompt": f"{word} number {n}", "scores": {name: int(name == "b" or word == "add")}}
+        for n in range(40)
+        for word in ("add", "prove lemma")
+        for name in ("ab"[n % 2],)
+    ]
+    data = write(tmp_path / "ledger.jsonl", [*both, *one])
+    said = json.loads(modelyard("evaluate", data, "--json"))
+
+    assert said["rows"] == 40
+    assert said["how"].endswith("on those of 120 rows that have scores of two models")
+    assert (said["pair"]["weak"], said["pair"]["strong"]) == ("a", "b")
+    assert said["apgr"] > 0.7
+
+    alone = write(tmp_path / "alone.jsonl", one)
+    assert "modelyard feedback --model" in modelyard("evaluate", alone, code=2)
 
 
 def test_embeddings_of_a_folder_are_features(intents: Path, tmp_path: Path) -> None:
@@ -268,3 +294,12 @@ def test_an_answer_of_several_models_teaches_nothing_of_one() -> None:
     kept = {"messages": [{"role": "user", "content": "hello"}]}
     judged = {"model": "small+large", "score": 0.5, "request": kept}
     assert not list(lessons([Entry(kind=Kind.REQUEST, id="1", at=1.0, **judged)]))
+
+
+def test_a_row_of_the_ledger_is_what_the_user_said() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    entry = Entry(
+        kind=Kind.REQUEST, id="1", at=1.0, model="small", score=1.0, request={"messages": messages}
+    )
+
+    assert list(lessons([entry])) == [{"prompt": "hi", "scores": {"small": 1.0}}]

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,6 @@ routes:
 """
 NEW_POLICY = CATALOG.replace("intent: summarize, models: [small]", "intent: sum, models: [large]")
 TREATED, CONTROL = (arm("try-large", treated=True),), (arm("try-large", treated=False),)
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as store:
-        yield store
 
 
 class Desk:

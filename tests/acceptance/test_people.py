@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ from modelyard.app import make_app
 from modelyard.messages import Answer
 from modelyard.names import DEAD_LETTERS_KEY, RESULT_KEY_PREFIX
 from modelyard.outcome import read_outcome
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as store:
-        yield store
 
 
 class Desk:

@@ -4,20 +4,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
-from strategy_yard import CATALOG, MODELS
+from strategy_yard import MODELS, strategy_yard
 from waiting import eventually
-from workers import Workers, workers
+from workers import Workers
 
 from modelyard import Client, RequestFailed
 from modelyard.budgets import bill
 from modelyard.claims import (
     DONE,
+    FENCED,
     LOST,
+    Ack,
     Claims,
     End,
     Join,
@@ -28,12 +30,10 @@ from modelyard.claims import (
     Want,
     put,
 )
-from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.messages import Attempt, Usage
 from modelyard.names import RESULT_KEY_PREFIX, SPENT_KEY_PREFIX
 from modelyard.plan import Decision, Plan, Step
 from modelyard.testing import Gate, Reply
-from producer.commands import model_command
 
 ROUTES = """
 routes:
@@ -60,14 +60,7 @@ CALL_NANO_USD = 15_000
 
 @pytest.fixture(scope="module")
 def module_yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    folder: Path = tmp_path_factory.mktemp("yard")
-    catalog = CATALOG.partition("routes:")[0] + ROUTES
-    with (
-        EmbeddedRedis(folder / "state") as server,
-        workers(folder, server.url, catalog=catalog, env={"MODELYARD_LEASE_S": "0.9"}) as yard,
-    ):
-        yard.start_router()
-        yard.start("pool", model_command(*MODELS))
+    with strategy_yard(tmp_path_factory.mktemp("yard"), routes=ROUTES) as yard:
         yield yard
 
 
@@ -85,12 +78,6 @@ def store(yard: Workers) -> Iterator[redis.Redis]:
         for key in store.keys(f"{SPENT_KEY_PREFIX}*"):
             store.delete(key)
         yield store
-
-
-@pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
 
 
 def says(yard: Workers, model: str, text: str, **fields: Any) -> None:
@@ -272,6 +259,17 @@ def test_what_comes_after_the_outcome_counts_while_it_has_its_claim(
     assert total(redis_url) == 500_000_000, "it was cancelled while it ran"
     late = end_of(twin, "SUCCESS", 0.25)
     assert claims.settle([late, late]) == [LOST, LOST]
+    assert total(redis_url) == 750_000_000
+
+
+def test_a_failure_that_does_not_count_was_paid_for(claims: Claims, redis_url: str) -> None:
+    whole, mine, member = claimed(claims, redis_url, "w", "a", "m")
+    point = JoinPoint("w", 1, 2, 10_000, "queue", "joined", ttl_s=60)
+    assert claims.settle([Spread(whole, (), point), Ack(mine), Ack(member)]) == [DONE] * 3
+    letter = replace(end_of(mine, "FAILURE", 0.5), letter="died")
+    assert claims.settle([letter]) == [FENCED]
+    assert total(redis_url) == 500_000_000
+    assert claims.settle([Join(member, "w", 1, "failed", bill=paid(0.25))]) == [FENCED]
     assert total(redis_url) == 750_000_000
 
 

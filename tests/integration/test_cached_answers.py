@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import redis
+from fake_models import fake_model, fake_models
 from waiting import eventually
-from workers import Workers, workers
+from workers import Workers, own_yard
 
 from model_workers.answer_cache.entry import Entry, Kept
 from model_workers.answer_cache.prompts import Group
 from model_workers.answer_cache.store import Store, open_cache
 from modelyard import Client, ModelyardError, RequestFailed
 from modelyard.client import Handle
-from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.messages import Answer, Draft, Request, Usage
 from modelyard.names import CACHED_KEY_PREFIX, CACHED_PROMPTS_KEY_PREFIX, DECISIONS_KEY
 from modelyard.testing import Gate, Reply
@@ -28,21 +28,9 @@ USAGE = Usage(input_tokens=10, output_tokens=5)
 CALL_USD = 15e-6
 """What one call of `small` costs; `judge` is as dear."""
 
-_MODEL = """
-  - name: {name}
-    provider: openai
-    endpoints: [{{base_url: "${{FAKE_URL}}", api_key: "${{FAKE_KEY}}"}}]
-    price: {{input_usd_per_mtok: 1, output_usd_per_mtok: 1}}
-    context_tokens: 100000
-    concurrency: 60
-    timeout_s: 60
-    retry: {{calls: 2, base_s: 0.01, cap_s: 0.05, patience_s: 2}}
-    breaker: {{failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}}
-"""
-
+MODELS = ("small", "large", "judge")
 CATALOG = (
-    "models:"
-    + "".join(_MODEL.format(name=name) for name in ("small", "large", "judge"))
+    fake_models(*(fake_model(name, usd=1, concurrency=60, timeout_s=60) for name in MODELS))
     + """
 routes:
   default: {answer_cache: {ttl_s: 600}, otherwise: [small]}
@@ -63,11 +51,7 @@ routes:
 @contextmanager
 def cache_yard(folder: Path, *pools: str) -> Iterator[Workers]:
     """Give a yard with a router and these pools of all models."""
-    env = {"MODELYARD_LEASE_S": str(LEASE_S)}
-    with (
-        EmbeddedRedis(folder / "state") as server,
-        workers(folder, server.url, catalog=CATALOG, env=env) as yard,
-    ):
+    with own_yard(folder, catalog=CATALOG, env={"MODELYARD_LEASE_S": str(LEASE_S)}) as yard:
         yard.start_router()
         for pool in pools:
             start_pool(yard, pool)
@@ -76,7 +60,7 @@ def cache_yard(folder: Path, *pools: str) -> Iterator[Workers]:
 
 def start_pool(yard: Workers, name: str) -> None:
     process = ("one", "two").index(name)
-    yard.start(name, model_command("small", "large", "judge", process=process))
+    yard.start(name, model_command(*MODELS, process=process))
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +79,6 @@ def yard(module_yard: Workers) -> Workers:
     module_yard.fake.reset()
     module_yard.fake.always("small", Reply(text="Paris.", usage=USAGE))
     return module_yard
-
-
-@pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
 
 
 def ask(client: Client, text: str = "Capital of France?", **fields: Any) -> Answer:

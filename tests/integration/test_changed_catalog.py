@@ -15,17 +15,16 @@ import pytest
 import redis
 from test_yard import running
 from waiting import eventually
-from workers import KEY, Workers, workers
+from workers import KEY, Workers, own_yard, workers
 
 from modelyard import Client
 from modelyard.catalog_file import load_catalog
-from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.errors import RequestFailed
-from modelyard.names import model_queue
+from modelyard.names import in_lane, model_queue
 from modelyard.settings import Settings
 from modelyard.testing import FakeProvider, Gate, Reply
 from producer.autoscale import Scale
-from producer.commands import node_name
+from producer.commands import model_command, node_name
 from producer.yard import Yard
 
 MODEL = """
@@ -56,20 +55,11 @@ FIRST = catalog(model("small@1"), model("small@2"), current="small@1")
 @pytest.fixture
 def yard(tmp_path: Path) -> Iterator[Workers]:
     """A router, and one worker of all models."""
-    with (
-        EmbeddedRedis(tmp_path / "state") as server,
-        workers(tmp_path, server.url, catalog=FIRST) as yard,
-    ):
+    with own_yard(tmp_path, catalog=FIRST) as yard:
         yard.start_router()
         command = [sys.executable, "-m", "celery", "-A", "model_workers", "worker", "-n", ALL]
         yard.start("all", [*command, "--loglevel", "INFO"])
         yield yard
-
-
-@pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
 
 
 def write(yard: Workers, text: str) -> None:
@@ -217,6 +207,28 @@ def test_a_new_worker_empties_the_queue_of_a_name_that_became_an_alias(
         write(yard, catalog(model("small@2"), current="small@2", **{"small@1": "small@2"}))
         yard.start_pool("small@1")
         assert [handle.result(30).model for handle in handles] == ["small@2"] * 2
+
+
+@pytest.mark.parametrize("back", ["itself", "alias"])
+def test_a_worker_that_is_started_anew_leaves_alone_what_it_does_not_know(
+    tmp_path: Path, redis_url: str, back: str
+) -> None:
+    with workers(tmp_path, redis_url, catalog=FIRST) as yard, yard.client() as client:
+        yard.start_router()
+        waiting = [client.submit("hello", lane=lane) for lane in ("interactive", "batch")]
+        eventually(lambda: "routed 2 requests" in yard.log("router"), message="they wait")
+        write(yard, catalog(model("small@2"), current="small@2"))
+        yard.start("both", model_command("small@2", "small@1"))
+        in_use(yard, "router", 1)
+        assert client.submit("on").result(30).model == "small@2"
+        assert "unknown model 'small@1'" in yard.log("both")
+        with redis.Redis.from_url(yard.broker_url) as db:
+            lanes = [in_lane(model_queue("small@1"), batch=batch) for batch in (False, True)]
+            assert [db.llen(lane) for lane in lanes] == [1, 1]
+        alias = catalog(model("small@2"), current="small@2", **{"small@1": "small@2"})
+        write(yard, FIRST if back == "itself" else alias)
+        model_now = "small@1" if back == "itself" else "small@2"
+        assert [handle.result(30).model for handle in waiting] == [model_now] * 2
 
 
 def test_a_model_that_people_answer_from_now_on_is_left_to_them_and_taken_up_again(

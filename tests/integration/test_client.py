@@ -34,12 +34,6 @@ from modelyard.settings import Settings
 
 
 @pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as store:
-        yield store
-
-
-@pytest.fixture
 def client(redis_url: str) -> Iterator[Client]:
     with Client(redis_url, settings=Settings()) as client:
         yield client

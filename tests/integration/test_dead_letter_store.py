@@ -26,6 +26,7 @@ from modelyard.dead_letters import DeadLetters
 from modelyard.endings import answered, died
 from modelyard.messages import Answer, DeadLetter, DeadReason, Request
 from modelyard.names import (
+    BEHIND_KEY_PREFIX,
     CANCELLED_KEY,
     COUNTERS_KEY,
     DEAD_LETTERS_BY_AGE_KEY,
@@ -40,12 +41,6 @@ from modelyard.replay import Edit
 from modelyard.settings import Settings
 
 DIED_AT = 1_000.123456
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as store:
-        yield store
 
 
 @pytest.fixture
@@ -366,6 +361,26 @@ def test_a_full_queue_is_waited_for(store: redis.Redis, letters: DeadLetters) ->
     assert told == ["requests"] * 3
     assert waits == [0.05, 0.1, 0.2] * 3
     assert queued(store) == ["3", "4"]
+
+
+def test_a_replay_waits_for_room_in_the_queues_behind_too(
+    store: redis.Redis, letters: DeadLetters
+) -> None:
+    for number in range(2):
+        bury(store, f"{number}", float(number))
+    store.sadd(BEHIND_KEY_PREFIX + "requests", "model.small")
+    store.lpush("model.small", "a", "b")
+    waits: list[float] = []
+
+    def serve(wait_s: float) -> None:
+        waits.append(wait_s)
+        assert queued(store) == []
+        store.rpop("model.small")
+
+    done = fates(letters, most=2, wait=serve)
+
+    assert done == [("0", "replayed"), ("1", "replayed")]
+    assert len(waits) == 1
 
 
 def test_a_deadline_that_passes_while_the_queue_is_full_is_seen(store: redis.Redis) -> None:

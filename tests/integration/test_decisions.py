@@ -1,7 +1,6 @@
 """The decision ledger in a real Redis: reading, following, feedback."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -18,12 +17,6 @@ from modelyard.names import DECISIONS_KEY
 from modelyard.plan import Arm, Decision, Plan, Step
 
 ARM = Arm(experiment="try", arm="control")
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as store:
-        yield store
 
 
 def answer(store: redis.Redis, id: str) -> None:

@@ -9,32 +9,23 @@ from typing import Any
 
 import pytest
 import redis
+from fake_models import fake_model, fake_models
 from waiting import eventually
-from workers import Workers, workers
+from workers import Workers, own_yard
 
 from modelyard import Client
 from modelyard.decision_ledger import Entry, Kind, read
-from modelyard.embedded_redis import EmbeddedRedis
+from modelyard.errors import InvalidRequest
 from modelyard.names import DECISIONS_KEY
 from modelyard.standings import read_standings, standings
 from modelyard.testing import Reply
 from producer.commands import model_command
 
-_MODEL = """
-  - name: {name}
-    provider: openai
-    endpoints: [{{base_url: "${{FAKE_URL}}", api_key: "${{FAKE_KEY}}"}}]
-    price: {{input_usd_per_mtok: {usd}, output_usd_per_mtok: {usd}}}
-    context_tokens: 100000
-    concurrency: 20
-    timeout_s: 20
-    retry: {{calls: 1}}
-    breaker: {{failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}}
-"""
 CATALOG = (
-    "models:"
-    + _MODEL.format(name="small", usd=1)
-    + _MODEL.format(name="large", usd=5)
+    fake_models(
+        fake_model("small", usd=1, retry={"calls": 1}),
+        fake_model("large", usd=5, retry={"calls": 1}),
+    )
     + """
 routes:
   default: {otherwise: [small]}
@@ -45,6 +36,9 @@ routes:
     {name: versus, kind: ab, of: small, to: large, percent: 50}]}
   shadowed: {otherwise: [small], experiments: [
     {name: aside, kind: shadow, of: small, to: large, percent: 100}]}
+  graded: {otherwise: [small], experiments: [
+    {name: marked, kind: shadow, of: small, to: large, percent: 100,
+     rollback: {min_score: 0.7, min_requests: 1}}]}
   policy: {otherwise: [small], experiments: [{name: rules, route: other, percent: 100}]}
   other: {otherwise: [large]}
 """
@@ -54,10 +48,7 @@ routes:
 @pytest.fixture(scope="module")
 def module_yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     folder = tmp_path_factory.mktemp("yard")
-    with (
-        EmbeddedRedis(folder / "state") as server,
-        workers(folder, server.url, catalog=CATALOG, env={"MODELYARD_LEDGER_TEXT": "1"}) as yard,
-    ):
+    with own_yard(folder, catalog=CATALOG, env={"MODELYARD_LEDGER_TEXT": "1"}) as yard:
         yard.start_router()
         yard.start("pool", model_command("small", "large"))
         yield yard
@@ -67,12 +58,6 @@ def module_yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
 def yard(module_yard: Workers) -> Workers:
     module_yard.fake.reset()
     return module_yard
-
-
-@pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
 
 
 @pytest.fixture
@@ -171,6 +156,30 @@ def test_a_shadow_s_answer_is_recorded_and_not_given(
     arms = shown["arms"]
     assert (arms["control"]["requests"], arms["treatment"]["requests"]) == (1, 1)
     assert arms["treatment"]["cost_usd"]["mean"] > arms["control"]["cost_usd"]["mean"]
+    # The yard keeps text, so that somebody can read and grade it.
+    assert (found[Kind.SHADOW].text, found[Kind.REQUEST].text) == ("the shadow's", None)
+
+
+def test_a_shadow_is_graded_and_its_own_score_is_tested(
+    yard: Workers, client: Client, store: redis.Redis
+) -> None:
+    handle = ask(client, "graded", "ada")
+    handle.result(30)
+    eventually(lambda: len(entries(store, handle.id)) == 2)
+
+    handle.feedback(1.0)
+    said = command(yard, "feedback", handle.id, "--score", "0.25", "--model", "large")
+    assert said["model"] == "large"
+    with pytest.raises(InvalidRequest, match="there are answers of small, large"):
+        handle.feedback(1.0, model="medium")
+
+    (shown,) = [each for each in command(yard, "experiments", "list") if each["name"] == "marked"]
+    arms = shown["arms"]
+    assert (arms["control"]["score"]["mean"], arms["treatment"]["score"]["mean"]) == (1.0, 0.25)
+    for _ in range(30):
+        handle.feedback(0.0, model="large")
+    eventually(lambda: "marked" in standings(store))
+    assert read_standings(standings(store))["marked"].why.startswith("its mean score is")
 
 
 def test_another_route_s_rules_decide(yard: Workers, client: Client, store: redis.Redis) -> None:

@@ -15,7 +15,7 @@ from waiting import eventually
 from workers import CATALOG, Workers, workers
 
 from modelyard import RequestFailed, RequestRevoked
-from modelyard.claims import DONE, Claims, JoinPoint, Spread, Want, settle
+from modelyard.claims import DONE, Back, Claims, JoinPoint, Spread, Want, settle
 from modelyard.dead_letters import DeadLetters
 from modelyard.decision_ledger import Kind, read
 from modelyard.embedded_redis import EmbeddedRedis
@@ -31,7 +31,7 @@ from modelyard.names import (
     JOIN_KEY_PREFIX,
     LEASES_KEY,
     RESULT_KEY_PREFIX,
-    SESSION_KEY_PREFIX,
+    session_key,
 )
 from modelyard.outcome import read_outcome
 from modelyard.settings import Settings
@@ -41,12 +41,6 @@ from router_worker.sweep import Sweeper
 
 SETTINGS = Settings()
 PEOPLE = ("support", "legal@v2")
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as store:
-        yield store
 
 
 @pytest.fixture
@@ -112,7 +106,7 @@ def test_what_models_answered_before_is_told_and_counted(store: redis.Redis, inb
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (7, 5)
     assert [draft.model for draft in answer.drafts] == ["small"]
     assert [attempt.model for attempt in answer.attempts] == ["small", "support"]
-    assert store.get(f"{SESSION_KEY_PREFIX}t:s") == b"support"
+    assert store.get(session_key("t", "s")) == b"support"
 
 
 def test_what_is_declined_is_a_dead_letter_that_says_why(store: redis.Redis, inbox: Inbox) -> None:
@@ -274,7 +268,25 @@ def test_what_was_cancelled_can_t_be_answered(store: redis.Redis, inbox: Inbox) 
         inbox.answer("a", "an answer")
     assert isinstance(outcome(store, "a"), RequestRevoked)
     assert nothing_is_left(store)
-    assert not store.exists(CANCELLED_KEY)
+
+
+def test_who_declines_what_was_put_back_meanwhile_is_told(
+    store: redis.Redis, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(store, "a")
+
+    def put_back_at_once(client: Any, keys: Any, args: Any) -> Any:
+        said = CLAIM(client, keys, args)
+        (taken,) = Claims(store, now_ms=lambda: 10**15).take_over()
+        assert settle(store, [Back(taken.claim, taken.queue, taken.message)]) == [DONE]
+        return said
+
+    with monkeypatch.context() as patch:
+        patch.setattr("modelyard.inbox.CLAIM", put_back_at_once)
+        with pytest.raises(NotWaiting, match="waits again"):
+            inbox.decline("a", "not mine")
+    assert outcome(store, "a") is None
+    assert inbox.find("a").state(time.time()) == "waiting"
 
 
 def test_a_cancel_at_the_last_moment_is_told(

@@ -9,11 +9,10 @@ import pytest
 import redis
 from small_models import write_classifier, write_embeddings
 from waiting import eventually
-from workers import Workers, workers
+from workers import Workers, own_yard
 
 from modelyard.catalog import Catalog, Model
 from modelyard.client import Client
-from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.messages import Request
 from modelyard.names import GUESS_KEY_PREFIX, ROUTER_NODE
 from modelyard.plan import Decision
@@ -45,10 +44,7 @@ OTHER = {"poem": "math", "sum": "creative"}
 
 @pytest.fixture
 def yard(tmp_path: Path) -> Iterator[Workers]:
-    with (
-        EmbeddedRedis(tmp_path / "state") as server,
-        workers(tmp_path, server.url, catalog=CATALOG) as yard,
-    ):
+    with own_yard(tmp_path, catalog=CATALOG) as yard:
         yield yard
 
 
@@ -104,11 +100,7 @@ def test_a_model_with_embeddings_is_swapped_in_and_out_while_the_router_runs(
     folder = tmp_path / "models" / "mine"
     write_classifier(folder, ONE)
     catalog = CATALOG.replace("models/mine", "models/mine\n    embeddings: vectors")
-    with (
-        EmbeddedRedis(tmp_path / "state") as server,
-        workers(tmp_path, server.url, catalog=catalog) as yard,
-        yard.client() as client,
-    ):
+    with own_yard(tmp_path, catalog=catalog) as yard, yard.client() as client:
         start(yard)
         assert decided(client, "a sum").intent == "math"
         assert decided(client, "the sonnet").intent == "unknown"
@@ -138,11 +130,7 @@ def test_a_router_process_is_told_what_another_one_found_out(tmp_path: Path) -> 
     """The second one classifies nothing: what it is asked was asked of the first."""
     write_classifier(tmp_path / "models" / "mine", ONE)
     catalog = CATALOG.replace("    rules:\n", "    cache: {shared: true}\n    rules:\n")
-    with (
-        EmbeddedRedis(tmp_path / "state") as server,
-        workers(tmp_path, server.url, catalog=catalog) as yard,
-        yard.client() as client,
-    ):
+    with own_yard(tmp_path, catalog=catalog) as yard, yard.client() as client:
         yard.start("pool", model_command("small", "large"))
         misses = []
         for _ in range(2):

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import redis
+from fake_models import fake_model, fake_models
 from waiting import eventually
-from workers import Workers, workers
+from workers import Workers, own_yard
 
 from modelyard import Client, RequestFailed, RequestRevoked
 from modelyard.dead_letters import DeadLetters
-from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.handle import Handle
 from modelyard.messages import Answer, Usage
 from modelyard.names import (
@@ -41,24 +41,14 @@ CALL_USD = 15e-6
 
 MODELS = ("small", "second")
 
-_MODEL = """
-  - name: {name}
-    provider: openai
-    endpoints: [{{base_url: "${{FAKE_URL}}", api_key: "${{FAKE_KEY}}"}}]
-    price: {{input_usd_per_mtok: {usd}, output_usd_per_mtok: {usd}}}
-    context_tokens: 1000
-    max_output_tokens: 200
-    concurrency: {concurrency}
-    timeout_s: 60
-    retry: {{calls: 2, base_s: 0.01, cap_s: 0.05, patience_s: 2}}
-    breaker: {{failures: 1000, cooldown_s: 0.01, longest_s: 0.02, denied_s: 0.01}}
-"""
+
+def model(name: str, usd: float, **settings: Any) -> str:
+    narrow = {"context_tokens": 1000, "max_output_tokens": 200, "timeout_s": 60}
+    return fake_model(name, usd=usd, **narrow, **settings)
+
 
 CATALOG = (
-    "models:"
-    + _MODEL.format(name="small", usd=1, concurrency=20)
-    + _MODEL.format(name="second", usd=2, concurrency=20)
-    + _MODEL.format(name="narrow", usd=1, concurrency=1)
+    fake_models(model("small", 1), model("second", 2), model("narrow", 1, concurrency=1))
     + """
 budgets:
   - {usd_per_day: 1000}
@@ -104,12 +94,7 @@ def answers(
 
 @contextmanager
 def empty_yard(folder: Path) -> Iterator[Workers]:
-    with (
-        EmbeddedRedis(folder / "state") as server,
-        workers(
-            folder, server.url, catalog=CATALOG, env={"MODELYARD_LEASE_S": str(LEASE_S)}
-        ) as yard,
-    ):
+    with own_yard(folder, catalog=CATALOG, env={"MODELYARD_LEASE_S": str(LEASE_S)}) as yard:
         yard.start_router()
         yield yard
 
@@ -125,12 +110,6 @@ def module_yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
 def yard(module_yard: Workers) -> Workers:
     module_yard.calm(*MODELS, "narrow")
     return module_yard
-
-
-@pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
 
 
 @pytest.fixture
@@ -313,6 +292,7 @@ def test_what_is_cancelled_is_not_asked_on(
     yard.fake.wait_until(lambda fake: fake.in_flight == 1)
 
     assert handle.cancel()
+    yard.fake.wait_until(lambda fake: fake.in_flight == 0)
     gate.open()
 
     with pytest.raises(RequestRevoked):

@@ -1,6 +1,5 @@
 """Whether anybody waits for a member that a worker is about to call."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,12 +25,6 @@ DECISION = Decision(
 )
 CALL = Call(request=Request.of("hello"), decision=DECISION, part=Part.MEMBER, origin="job")
 MEMBER = Origin("job:1", "claim", "", "job")
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as store:
-        yield store
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,6 @@ def yard(module_yard: Workers) -> Workers:
     return module_yard
 
 
-@pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
-
-
 def test_an_answer_says_where_it_came_from(yard: Workers, client: Client) -> None:
     yard.fake.always("provider-small", Reply(text="short", usage=None))
 

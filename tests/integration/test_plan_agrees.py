@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
-from workers import Workers, workers
+from workers import Workers, own_yard
 
 from modelyard.catalog import Model
 from modelyard.catalog_file import load_catalog
-from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.testing import Reply
 from producer.plan_endpoints import Weather
 from producer.plan_figures import Figures
@@ -57,11 +56,7 @@ FAILS, ESCALATES = 0.3, 0.4
 
 @pytest.fixture(scope="module")
 def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    folder = tmp_path_factory.mktemp("plan")
-    with (
-        EmbeddedRedis(folder / "state") as redis,
-        workers(folder, redis.url, catalog=CATALOG) as yard,
-    ):
+    with own_yard(tmp_path_factory.mktemp("plan"), catalog=CATALOG) as yard:
         yard.start_router()
         for model in ("small", "down", "limited", "narrow", "large"):
             yard.start_pool(model)

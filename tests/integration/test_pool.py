@@ -68,6 +68,11 @@ def active(app: Celery) -> list[str]:
     return [task["id"] for tasks in replies.values() for task in tasks]
 
 
+def reserved(app: Celery) -> list[str]:
+    replies = app.control.inspect(["pool@test"], timeout=2).reserved() or {}
+    return [task["id"] for tasks in replies.values() for task in tasks]
+
+
 def test_coroutines_run_at_the_same_time_and_each_knows_its_own_request(app: Celery) -> None:
     sent = [send(app, "whoami", 0.3) for _ in range(10)]
     assert [each.get(timeout=20) for each in sent] == [each.id for each in sent]
@@ -126,6 +131,24 @@ def test_a_running_task_can_be_revoked(app: Celery, tmp_path: Path) -> None:
         running.get(timeout=20)
     eventually(lambda: log.read_text() == "start\ncancelled\n")
     assert active(app) == []
+
+
+def test_what_waits_for_room_in_the_pool_can_be_revoked(own: Workers) -> None:
+    own.start("pool", [*COMMAND, "-c", "1", "--prefetch-multiplier", "4"])
+    with client_of(own) as app:
+        log = own.folder / "marks"
+        running = send(app, "mark", str(log), 30)
+        eventually(log.exists)
+        waiting = send(app, "sleep", 0.0)
+        eventually(lambda: waiting.id in reserved(app))
+        for each in (waiting, running):
+            told: Any = {"destination": ["pool@test"], "reply": True, "timeout": 5}
+            app.control.revoke(each.id, terminate=True, **told)
+            with pytest.raises(TaskRevokedError):
+                each.get(timeout=20)
+
+        client = app.connection_for_read().default_channel.client
+        eventually(lambda: client.hlen(CLAIMS_KEY) == 0)
 
 
 def test_inspect_sees_what_runs_and_what_the_pool_is(app: Celery, tmp_path: Path) -> None:

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from strategy_yard import CATALOG, MODELS
-from workers import Workers, workers
+from strategy_yard import strategy_yard
+from workers import Workers
 
 from modelyard import Client, RequestFailed
-from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.messages import Usage
 from modelyard.testing import Cue, Reply
-from producer.commands import model_command
 
 ROUTES = """
 routes:
@@ -50,17 +48,7 @@ def fails(text: str) -> str:
 @pytest.fixture(scope="module")
 def module_yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     folder = tmp_path_factory.mktemp("yard")
-    with (
-        EmbeddedRedis(folder / "state") as server,
-        workers(
-            folder,
-            server.url,
-            catalog=CATALOG.partition("routes:")[0] + ROUTES,
-            env={"PYTHONPATH": python_path(), "MODELYARD_LEASE_S": "0.9"},
-        ) as yard,
-    ):
-        yard.start_router()
-        yard.start("pool", model_command(*MODELS))
+    with strategy_yard(folder, routes=ROUTES, env={"PYTHONPATH": python_path()}) as yard:
         yield yard
 
 
@@ -73,12 +61,6 @@ def python_path() -> str:
 def yard(module_yard: Workers) -> Workers:
     module_yard.fake.reset()
     return module_yard
-
-
-@pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
 
 
 def says(yard: Workers, model: str, *texts: str) -> None:

@@ -43,12 +43,6 @@ def store(server: EmbeddedRedis) -> Iterator[redis.Redis]:
         yield store
 
 
-@pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
-
-
 def put(store: redis.Redis, queue: str, task: str, body: str, **headers: Any) -> str:
     """Put a task message with this body on a queue, as any program might."""
     id = str(uuid.uuid4())

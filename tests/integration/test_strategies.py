@@ -44,12 +44,6 @@ def yard(module_yard: Workers) -> Workers:
 
 
 @pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
-
-
-@pytest.fixture
 def store(yard: Workers) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(yard.broker_url) as store:
         store.delete(DECISIONS_KEY)

@@ -44,12 +44,6 @@ def store(yard: Workers) -> Iterator[redis.Redis]:
         yield store
 
 
-@pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
-
-
 def start_but(yard: Workers, doomed: str) -> None:
     """Start a router, one worker for all models but one, and one for that."""
     yard.start_router()

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import redis
 from waiting import eventually
-from workers import Workers, workers
+from workers import Workers, own_yard
 
 from modelyard.app import make_app
 from modelyard.client import Client
-from modelyard.embedded_redis import EmbeddedRedis
 from modelyard.errors import QueueFull, RequestFailed
 from modelyard.messages import Lane, Request
 from modelyard.names import (
@@ -31,10 +30,7 @@ LEASE_S = 0.9
 
 @pytest.fixture
 def yard(tmp_path: Path) -> Iterator[Workers]:
-    with (
-        EmbeddedRedis(tmp_path / "state") as server,
-        workers(tmp_path, server.url, env={"MODELYARD_LEASE_S": str(LEASE_S)}) as yard,
-    ):
+    with own_yard(tmp_path, env={"MODELYARD_LEASE_S": str(LEASE_S)}) as yard:
         yield yard
 
 
@@ -42,12 +38,6 @@ def yard(tmp_path: Path) -> Iterator[Workers]:
 def store(yard: Workers) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(yard.broker_url) as store:
         yield store
-
-
-@pytest.fixture
-def client(yard: Workers) -> Iterator[Client]:
-    with yard.client() as client:
-        yield client
 
 
 def test_a_killed_pools_calls_are_made_by_another(

@@ -14,8 +14,10 @@ from modelyard.catalog import Catalog, Model
 from modelyard.decision_ledger import last_id
 from modelyard.names import COUNTERS_KEY, DECISIONS_KEY, EXPERIMENTS_KEY
 from modelyard.routes import Experiment, Route
+from modelyard.settings import Settings
 from modelyard.standings import Standing, read_standings, stand, standings
-from router_worker.experiments.watch import Progress, Watch, is_needed
+from router_worker.basis import Basis
+from router_worker.experiments.watch import Progress, Watch, asks, is_needed
 
 TREATED = (arm("try", treated=True),)
 BROKEN = failed("large", arms=TREATED)
@@ -40,12 +42,6 @@ def canary(**rollback: Any) -> Experiment:
             "rollback": {"max_error_rate": 0.2, "min_requests": 10, **rollback},
         }
     )
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as store:
-        yield store
 
 
 @contextmanager
@@ -182,6 +178,45 @@ def test_where_nothing_is_learned_nothing_is_read() -> None:
     watch = Watch(catalog(), never)
     watch.start()
     watch.stop()
+
+
+@pytest.mark.parametrize(
+    ("payload", "expires", "needed"),
+    [
+        ({"text": "hello"}, None, False),
+        ({"text": "hello", "limits": {"quality_floor": 0.5, "max_cost_usd": None}}, None, False),
+        ({"text": "hello", "limits": {"max_cost_usd": 0.1}}, None, True),
+        ({"text": "hello", "limits": {"max_latency_s": 1}}, None, True),
+        ({"text": "hello", "deadline": NOW}, None, True),
+        ({"text": "hello"}, NOW, True),
+        ({"text": "hello", "limits": [1]}, None, False),
+        ("no request", NOW, False),
+    ],
+)
+def test_a_request_may_ask_for_what_is_learned(
+    payload: Any, expires: float | None, needed: bool
+) -> None:
+    assert asks(payload, expires) is needed
+
+
+def test_from_the_first_request_that_asks_on_the_ledger_is_followed_by_each_catalog(
+    redis_url: str, store: redis.Redis
+) -> None:
+    put(store, *[entry()] * 20)
+    basis = Basis(catalog(), Settings(), redis_url)
+    basis.start()
+    basis.heed({"text": "hello"}, None)
+    assert "small" not in basis.knowledge().latency_s
+
+    basis.heed({"text": "hello", "limits": {"max_latency_s": 1}}, None)
+    eventually(lambda: "small" in basis.knowledge().latency_s)
+
+    changed = basis.followed_by(catalog())
+    try:
+        put(store, *[entry(model="large")] * 20)
+        eventually(lambda: "large" in changed.knowledge().latency_s)
+    finally:
+        changed.stop()
 
 
 def test_redis_that_is_away_only_makes_it_wait(

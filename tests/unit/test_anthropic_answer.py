@@ -14,6 +14,7 @@ from modelyard.errors import FailureKind
 from modelyard.messages import ToolCall, Usage
 
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+INVALID = "invalid_request_error"
 
 
 class TestAnswer:
@@ -199,39 +200,24 @@ class TestError:
     @pytest.mark.parametrize(
         ("status", "type", "said", "kind"),
         [
-            (400, "invalid_request_error", "prompt is too long: 9 tokens > 8 maximum", "too_long"),
+            (400, INVALID, "prompt is too long: 9 tokens > 8 maximum", "too_long"),
             (
                 400,
-                "invalid_request_error",
+                INVALID,
                 "input length and `max_tokens` exceed context limit: 9 + 8 > 10",
                 "too_long",
             ),
             (413, "request_too_large", "Request exceeds the maximum size", "too_long"),
-            (400, "invalid_request_error", "messages: at least one message is needed", "permanent"),
-            (
-                400,
-                "invalid_request_error",
-                "Your credit balance is too low to access the Anthropic API.",
-                "denied",
-            ),
-            (
-                400,
-                "invalid_request_error",
-                "You have reached your specified API usage limits.",
-                "denied",
-            ),
-            (
-                400,
-                "invalid_request_error",
-                "Output blocked by content filtering policy",
-                "refused",
-            ),
+            (400, INVALID, "messages: at least one message is needed", "permanent"),
+            (400, INVALID, "Your credit balance is too low to access the Anthropic API.", "denied"),
+            (400, INVALID, "You have reached your specified API usage limits.", "denied"),
+            (400, INVALID, "Output blocked by content filtering policy", "refused"),
             (401, "authentication_error", "invalid x-api-key", "denied"),
             (402, "billing_error", "Pay", "denied"),
             (403, "permission_error", "No", "denied"),
             (404, "not_found_error", "model: claude-0", "denied"),
             (409, "conflict_error", "Again", "retryable"),
-            (422, "invalid_request_error", "No", "permanent"),
+            (422, INVALID, "No", "permanent"),
             (429, "rate_limit_error", "Slower", "limited"),
             (500, "api_error", "Internal server error", "retryable"),
             (529, "overloaded_error", "Overloaded", "retryable"),

@@ -98,8 +98,9 @@ def test_requests_go_by_whose_they_are_and_else_each_by_its_id(by: str) -> None:
 def test_it_is_said_where_a_request_is_nobodys() -> None:
     nobodys = variants([experiment()], Request.of("hello"), "r1", T0)
 
-    assert nobodys.notes == ("experiment 'try-large': no metadata.user, so its id decides",)
-    assert found(experiment()).notes == ()
+    told = "experiment 'try-large': no metadata.user, so its id decides"
+    assert nobodys.notes == {"try-large": told}
+    assert found(experiment()).notes == {}
 
 
 def test_the_treatment_calls_one_model_in_place_of_another() -> None:

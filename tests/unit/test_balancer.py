@@ -11,7 +11,9 @@ import pytest
 
 from model_workers.caller import Caller, Failed
 from model_workers.endpoints.balancer import Balancer
+from model_workers.endpoints.board import Heard
 from model_workers.endpoints.desk import Place
+from model_workers.endpoints.sharing import take_in
 from model_workers.providers.base import Completion
 from modelyard.advance import Die, Later
 from modelyard.catalog import Catalog
@@ -121,6 +123,38 @@ async def test_one_probe_at_a_time_tries_an_endpoint_that_failed() -> None:
     await yard.placed()
 
 
+async def test_a_machines_clock_that_is_set_back_leaves_nothing_alone_for_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = catalog({}, breaker={"cooldown_s": 0.2, "longest_s": 0.2})
+    balancer, request = Balancer(), Request.of("hello")
+    place = await balancer.place(known, known.model("m"), request)
+    assert isinstance(place, Place)
+    balancer.ended(place, None, ProviderError(FailureKind.RETRYABLE, "no"))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 3600.0)
+    async with asyncio.timeout(20):
+        while True:
+            found = await balancer.place(known, known.model("m"), request)
+            if isinstance(found, Place):
+                break
+            await asyncio.sleep(found.wait_s)
+    balancer.given_up(found)
+    await balancer.aclose()
+
+
+async def test_what_another_clock_opened_is_closed_once_the_servers_time_is_known() -> None:
+    yard = Yard(catalog({}))
+    place = await yard.placed()
+    yard.fail(place, FailureKind.RETRYABLE)
+    nothing = Heard({}, [])
+    take_in(place.post, nothing, yard.clock.now - 1.0)
+    assert not place.post.circuit.is_closed
+    yard.clock.now -= 3600.0
+    take_in(place.post, nothing, yard.clock.now)
+    await yard.placed()
+
+
 async def test_a_probe_that_is_given_up_lets_another_one_through() -> None:
     yard = Yard(catalog({}))
     yard.fail(await yard.placed(), FailureKind.RETRYABLE)
@@ -178,6 +212,26 @@ async def test_a_region_that_is_down_holds_up_its_own_requests_only() -> None:
     assert label(await yard.placed()) == "us"
     nowhere = await yard.held(Request.of("hello", limits={"region": "mars"}))
     assert nowhere.why is Reason.DENIED
+
+
+async def test_a_request_goes_only_where_the_provider_has_a_word_for_all_of_it() -> None:
+    claude = {"name": "claude", "provider": "anthropic", "weight": 1000}
+    yard = Yard(catalog(claude, {"name": "gpt"}))
+    seeded = Request.of("hello", params={"seed": 1})
+    assert label(await yard.placed()) == "claude"
+    assert {label(await yard.placed(seeded)) for _ in range(20)} == {"gpt"}
+    assert {label(await yard.placed(seeded, avoid=["gpt"])) for _ in range(5)} == {"gpt"}
+    assert not yard.balancer.elsewhere(yard.catalog, yard.model, seeded, ["gpt"])
+    assert yard.balancer.elsewhere(yard.catalog, yard.model, Request.of("hello"), ["gpt"])
+    yard.fail(await yard.placed(seeded), FailureKind.RETRYABLE)
+    hold = await yard.held(seeded)
+    assert hold.why is Reason.FAILING and hold.own
+    await yard.placed()
+
+
+async def test_what_no_endpoint_has_a_word_for_is_refused_by_the_call() -> None:
+    yard = Yard(catalog({"name": "claude", "provider": "anthropic"}, {"provider": "bedrock"}))
+    await yard.placed(Request.of("hello", params={"seed": 1}))
 
 
 async def test_a_tenant_at_its_limit_holds_up_nobody_else() -> None:

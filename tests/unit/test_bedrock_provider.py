@@ -25,6 +25,7 @@ CALLING = {
     ],
 }
 RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "Sunny"}
+INVALID = "ValidationException"
 
 
 class TestAddress:
@@ -275,25 +276,25 @@ class TestError:
     @pytest.mark.parametrize(
         ("status", "type", "said", "kind"),
         [
-            (400, "ValidationException", "Input is too long for requested model.", "too_long"),
+            (400, INVALID, "Input is too long for requested model.", "too_long"),
             (
                 400,
-                "ValidationException",
+                INVALID,
                 "The model returned the following errors: prompt is too long: 9 > 8 maximum",
                 "too_long",
             ),
             (
                 400,
-                "ValidationException",
+                INVALID,
                 "This model's maximum context length is 8192 tokens. Please reduce the length",
                 "too_long",
             ),
             (413, "RequestEntityTooLargeException", "", "too_long"),
-            (400, "ValidationException", "A conversation must alternate", "permanent"),
-            (400, "ValidationException", "The provided model identifier is invalid.", "denied"),
+            (400, INVALID, "A conversation must alternate", "permanent"),
+            (400, INVALID, "The provided model identifier is invalid.", "denied"),
             (
                 400,
-                "ValidationException",
+                INVALID,
                 "Invocation of model ID a with on-demand throughput isn’t supported.",
                 "denied",
             ),

@@ -52,6 +52,14 @@ def test_what_nobody_ever_tried_again_is_forgotten() -> None:
     assert gone == ["b"]
 
 
+def test_what_was_opened_by_a_clock_that_was_set_back_is_forgotten() -> None:
+    hour = Circuit(until=NOW + 3610, since=NOW + 3600)
+    late = Circuit(until=NOW + 11, since=NOW + 1)  # by a round trip that took long
+    heard, gone = read({b"a": encode(hour).encode(), b"b": encode(late).encode()}, "me", NOW)
+    assert list(heard.circuits) == ["b"]
+    assert gone == ["a"]
+
+
 @given(
     st.binary()
     | st.recursive(

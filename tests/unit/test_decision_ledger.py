@@ -135,6 +135,30 @@ def test_a_dead_letter_s_entry_has_its_reason_and_what_was_paid_on_the_way() -> 
     assert entry.calls == {"small": Calls(made=2, failed=2)}
 
 
+def test_a_dead_letter_s_entry_says_whose_turn_it_was() -> None:
+    assert read(died_entry(LETTER, CALL, keep_text=False)).stopped_at == "small"
+    second = CALL.model_copy(update={"step": 1})
+    assert read(died_entry(LETTER, second, keep_text=False)).stopped_at == "large"
+    joins = CALL.model_copy(update={"part": Part.REDUCE})
+    assert read(died_entry(LETTER, joins, keep_text=False)).stopped_at == ""
+
+
+@pytest.mark.parametrize(("part", "text"), [(Part.SHADOW, SECRET), (Part.MEMBER, None)])
+def test_a_shadow_s_answer_is_kept_where_text_is(part: Part, text: str | None) -> None:
+    call, draft = CALL.model_copy(update={"part": part}), Draft(model="small", text=SECRET)
+
+    assert read(part_entry("r1", call, draft, (), 1_003.0, keep_text=True)).text == text
+    assert read(part_entry("r1", call, draft, (), 1_003.0, keep_text=False)).text is None
+
+
+def test_where_its_session_was_escalated_to_is_there_for_a_replay() -> None:
+    decision = DECISION.model_copy(update={"escalated": "large"})
+    call = CALL.model_copy(update={"decision": decision})
+
+    assert read(died_entry(LETTER, call, keep_text=False)).escalated == "large"
+    assert read(died_entry(LETTER, CALL, keep_text=False)).escalated is None
+
+
 def test_what_was_never_routed_has_an_entry_too() -> None:
     letter = LETTER.model_copy(update={"decision": None, "attempts": ()})
     entry = read(died_entry(letter, None, keep_text=True))

@@ -4,19 +4,11 @@ import json
 from typing import Any
 
 from model_workers.combine import Combined
-from model_workers.ensemble import (
-    attempts_of,
-    death,
-    drafts_of,
-    members_of,
-    missing,
-    numbered,
-    without,
-)
+from model_workers.ensemble import death, drafts_of, missing, without
 from modelyard.claims import Ack, Claimed, End, Join
 from modelyard.endings import buried
 from modelyard.errors import FailureKind
-from modelyard.member import Member
+from modelyard.member import Member, attempts_of, members_of, numbered
 from modelyard.messages import Attempt, Call, DeadReason, Draft, Lane, Part, Request
 from modelyard.names import CALL_TASK, member_of
 from modelyard.plan import Combine, Decision, Pieces, Plan, Step, Strategy

@@ -1,5 +1,8 @@
 """What the router sees in a text."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,6 +96,58 @@ def test_what_is_between_head_and_tail_is_only_counted() -> None:
 
     assert "code" not in seen.traits
     assert seen.input_tokens > len(seen.text) / 4
+
+
+def conversation(*turns: tuple[str, str], **fields: Any) -> Request:
+    messages = [{"role": role, "content": content} for role, content in turns]
+    return Request.model_validate({"messages": messages, **fields})
+
+
+def test_a_system_prompt_and_the_models_own_turns_ask_nothing() -> None:
+    alone = features(Request.of("hi"))
+    seen = features(
+        conversation(
+            ("system", "Escalate a complaint to a human. Answer in JSON. " * 100),
+            ("user", "hi"),
+            ("assistant", "I am not a human. Shall I write a story in Python?"),
+            ("user", "hi"),
+        )
+    )
+
+    assert seen.text == "hi\nhi"
+    assert (seen.traits, seen.complexity) == (alone.traits, alone.complexity)
+    assert seen.output_tokens == alone.output_tokens
+    assert seen.input_tokens > 1_000
+
+
+def test_the_last_turn_of_the_user_comes_first_and_is_there_as_a_whole() -> None:
+    document = "word " * HEAD_CHARS
+    seen = features(
+        conversation(
+            ("user", "Solve 3 * x = 12"),
+            ("assistant", "4"),
+            ("user", f"{document} what is this about?"),
+        )
+    )
+    short = features(conversation(("user", document), ("assistant", "Yes."), ("user", "bye")))
+
+    assert seen.text.endswith("what is this about?")
+    assert "math" not in seen.traits
+    assert short.text == "bye"
+
+
+def test_what_no_user_says_is_read_all_the_same() -> None:
+    seen = features(conversation(("system", "Write a poem."), ("developer", "Solve 3 * x = 12")))
+    assert "math" in seen.traits
+
+
+@given(st.text(min_size=1).filter(str.strip), st.text())
+def test_a_system_prompt_changes_nothing_but_the_tokens(text: str, system: str) -> None:
+    alone = features(Request.of(text))
+    seen = features(conversation(("system", system), ("user", text)))
+
+    assert replace(seen, input_tokens=alone.input_tokens) == alone
+    assert seen.input_tokens >= alone.input_tokens
 
 
 @given(st.text(min_size=1, max_size=3_000).filter(str.strip))

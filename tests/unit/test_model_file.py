@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from router_worker.learned.array_file import ArraySpec, pack, unpack
 from router_worker.learned.model_file import (
     ModelFileError,
     Part,
+    add_parts,
     load_model,
     save_model,
 )
@@ -104,6 +106,20 @@ def test_a_part_can_be_replaced_and_the_others_kept(folder: Path) -> None:
     assert after.part("intents").meta == before.part("intents").meta
     assert after.sha256 != before.sha256
     assert len(list(folder.iterdir())) == 2, "the old array file is gone"
+
+
+def test_parts_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
+    names = [f"part_{number}" for number in range(8)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: add_parts(tmp_path / "new", {name: example_part()}), names))
+
+    assert sorted(load_model(tmp_path / "new").parts) == names
+
+
+def test_a_damaged_model_is_not_added_to_and_it_is_said_what_to_do(folder: Path) -> None:
+    (folder / "model.json").write_text("{")
+    with pytest.raises(ModelFileError, match=r"is not JSON.*remove what is there"):
+        add_parts(folder, {"quality": example_part()})
 
 
 def test_equal_parts_make_equal_files(folder: Path, tmp_path: Path) -> None:

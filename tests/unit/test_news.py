@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -30,12 +29,6 @@ CATALOG = Catalog.model_validate(
     }
 )
 NOW = 1_800_000_000.0
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as store:
-        yield store
 
 
 TIMES: st.SearchStrategy[object] = st.one_of(

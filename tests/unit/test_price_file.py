@@ -1,6 +1,7 @@
 """Price files: what is found under which name, what a catalog gets, what is refused."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,9 @@ def test_a_file_that_is_too_large_or_not_there_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "prices.json"
     with pytest.raises(CatalogError, match="can't be read: No such file"):
         read_prices(path)
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(CatalogError, match="can't be read: it is a named pipe, not a file"):
+        read_prices(tmp_path / "pipe.json")
     with path.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(CatalogError, match="more than"):

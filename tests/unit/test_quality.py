@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from modelyard.errors import ModelyardError
 from router_worker.learned.curves import pair_curve
+from router_worker.learned.evaluate_quality import cross_validated
 from router_worker.learned.ngrams import words
 from router_worker.learned.quality import BUCKETS, QualityPredictor, buckets
 from router_worker.learned.rows import PairRow, ScoresRow
@@ -128,6 +129,14 @@ def test_too_few_rows_are_refused() -> None:
         train_quality([])
     with pytest.raises(ModelyardError, match="65 models; at most 64"):
         train_quality([ScoresRow("hello", {str(m): 1.0 for m in range(65)})] * 60)
+
+
+def test_rows_of_too_few_prompts_are_refused() -> None:
+    rows = [PairRow(f"What is {i % 3}?", weak=float(i % 2), strong=1.0) for i in range(90)]
+    with pytest.raises(ModelyardError, match="3 different prompts; at least 5"):
+        train_quality(rows)
+    with pytest.raises(ModelyardError, match="different prompts; at least 5"):
+        cross_validated(rows)
 
 
 def test_training_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

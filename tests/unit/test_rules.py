@@ -166,6 +166,44 @@ def test_not_is_the_opposite(text: str, keyword: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "always",
+    [
+        {"min_tokens": 0},
+        {"min_complexity": 1, "max_complexity": 5},
+        {"any": [{"keywords": ["a"]}, {"min_tokens": 0}]},
+        {"all": [{"min_tokens": 0}, {"min_complexity": 1}]},
+    ],
+)
+def test_no_rule_comes_after_one_that_always_matches(always: dict[str, Any]) -> None:
+    first = {"when": always, "intent": "x", "models": ["m"]}
+    second = {"when": {"keywords": ["a"]}, "intent": "y", "models": ["m"]}
+    with pytest.raises(ValidationError, match="rule 2 can never match: rule 1 matches every"):
+        Route.model_validate({"rules": [first, second], "otherwise": ["m"]})
+
+    Route.model_validate({"rules": [second, first], "otherwise": ["m"]})
+    # Where several match, the classifier decides between them.
+    both = {"rules": [first, second], "classifier": "builtin", "otherwise": ["m"]}
+    Route.model_validate(both)
+
+
+@pytest.mark.parametrize(
+    "sometimes",
+    [
+        {"min_tokens": 0, "keywords": ["b"]},
+        {"min_tokens": 0, "max_tokens": 9},
+        {"min_tokens": 2},
+        {"not": {"min_tokens": 0}},
+        {"all": [{"min_tokens": 0}, {"has": ["code"]}]},
+        {"min_complexity": 1, "escalated": False},
+    ],
+)
+def test_a_rule_that_matches_sometimes_may_come_first(sometimes: dict[str, Any]) -> None:
+    first = {"when": sometimes, "intent": "x", "models": ["m"]}
+    second = {"when": {"keywords": ["a"]}, "intent": "y", "models": ["m"]}
+    Route.model_validate({"rules": [first, second], "otherwise": ["m"]})
+
+
+@pytest.mark.parametrize(
     "conditions",
     [
         {"keywords": []},
@@ -197,7 +235,50 @@ def test_a_rule_may_ask_for_every_language_that_can_be_told_and_for_no_other() -
         ("シャツ", "きれいなシャッター", False),
         ("cat", "concatenate", False),
         ("straße", "Hauptstraße", False),
+        ("सेवा", "सेवाएं", False),
+        ("सेवा", "मुझे सेवा चाहिए", True),
     ],
 )
 def test_words_are_whole_where_the_script_has_spaces(keyword: str, text: str, found: bool) -> None:
     assert (why(when(keywords=[keyword]), view(text)) is not None) is found
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [
+        ("speak to a person", "May I speak to\na person?"),
+        ("speak to a person", "may i speak  to a\tperson"),
+        ("speak  to a person", "speak to a person"),
+        ("réclamation", "une re\u0301clamation"),
+        ("re\u0301clamation", "Une RÉCLAMATION"),
+        ("can't log in", "I can\u2019t log in"),
+        ("can\u2019t log in", "I can't log in"),
+        ("ｒｅｆｕｎｄ", "refund"),
+        (".pdf", "see report.pdf"),
+        ("?", "really?"),
+        ("$", "US$5"),
+        ("c++", "C++ or Rust"),
+    ],
+)
+def test_a_keyword_is_found_however_it_is_typed(keyword: str, text: str) -> None:
+    assert why(when(keywords=[keyword]), view(text)) is not None
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"), [(".pdf", "report.pdfs"), ("c++", "abc++"), ("#1", "#12"), ("?", "no")]
+)
+def test_the_side_of_a_keyword_that_is_a_letter_stays_whole(keyword: str, text: str) -> None:
+    assert why(when(keywords=[keyword]), view(text)) is None
+
+
+def test_rules_hear_the_user_and_nobody_else() -> None:
+    messages = [
+        {"role": "system", "content": "Escalate a complaint to a human."},
+        {"role": "assistant", "content": "I am not a human."},
+        {"role": "user", "content": "hi"},
+    ]
+    seen = View(features(Request.model_validate({"messages": messages})))
+
+    assert why(when(keywords=["human", "complaint"]), seen) is None
+    assert why(when(pattern="human|complaint"), seen) is None
+    assert why(when(min_tokens=10), seen) is not None

@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from model_workers.serving import concurrency, going_on, queue_limits
+from model_workers.serving import (
+    concurrency,
+    going_on,
+    known_again,
+    queue_limits,
+    unknown_models,
+)
 from modelyard.catalog import Catalog, Model
 from modelyard.errors import ModelyardError
 from modelyard.names import in_lane
@@ -71,6 +77,24 @@ def test_a_model_that_changed_is_the_new_one() -> None:
     before, after = catalog(model("a", concurrency=3)), catalog(model("a", concurrency=9))
     assert going_on(after, before, ["model.a"]) is after
     assert concurrency(after, ["model.a"]) == 9
+
+
+def test_a_worker_does_without_models_that_are_unknown_unless_all_are() -> None:
+    given = catalog(model("a"), on("b"), alias="a")
+    some = ["model.a", "model.x", in_lane("model.x", batch=True), "somebody-elses"]
+    assert list(unknown_models(given, some)) == ["x"]
+    assert "unknown model 'x'" in unknown_models(given, some)["x"]
+    assert unknown_models(given, ["model.x", "model.y", "somebody-elses"]) == {}
+    assert unknown_models(given, ["model.a", "model.alias"]) == {}
+    assert unknown_models(given, []) == {}
+
+
+def test_a_queue_is_taken_up_once_its_model_can_be_called_here() -> None:
+    left = {"model.b", BATCH}
+    assert known_again(catalog(model("a")), left) == []
+    assert known_again(catalog(model("a"), off("b")), left) == []
+    assert known_again(catalog(model("a"), on("b")), left) == sorted(left)
+    assert known_again(catalog(model("a"), b="a"), left) == sorted(left)
 
 
 def test_a_worker_of_several_is_bounded_for_each() -> None:

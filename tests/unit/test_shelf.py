@@ -184,6 +184,41 @@ def test_intents_that_the_classifier_does_not_know_are_told(
     assert told in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("predicts", "told"),
+    [
+        ({}, "says nothing of 'small', 'large', whose quality is the catalog's; it knows 'strong'"),
+        ({"weak": "small", "strnog": "large"}, "predicts has 'strnog', which its predictor does"),
+        ({"weak": "small"}, "says nothing of 'large', whose quality is the catalog's"),
+    ],
+)
+def test_names_of_a_predictor_that_are_no_models_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, predicts: dict[str, str], told: str
+) -> None:
+    write_predictor(tmp_path / "quality", {"weak": 0.25, "strong": 0.75})
+    route = {"predictor": "quality", "predicts": predicts, "otherwise": ["small", "large"]}
+    complaints = Shelf(tmp_path, catalog(default=route)).complaints()
+
+    assert told in complaints[0]
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("chances", "predicts"),
+    [
+        ({"weak": 0.25, "strong": 0.75}, {"weak": "small", "strong": "large"}),
+        ({"small": 0.25, "large": 0.75, "another": 0.5}, {}),
+        ({"small": 0.25}, {}),
+    ],
+)
+def test_a_predictor_may_know_more_models_or_fewer(
+    tmp_path: Path, chances: dict[str, float], predicts: dict[str, str]
+) -> None:
+    write_predictor(tmp_path / "quality", chances)
+    route = {"predictor": "quality", "predicts": predicts, "otherwise": ["small", "large"]}
+    assert Shelf(tmp_path, catalog(default=route)).complaints() == []
+
+
 def test_one_folder_may_have_a_classifier_and_a_predictor(tmp_path: Path) -> None:
     parts = {"intents": classifier_part(ONE), "quality": predictor_part({"small": 0.75})}
     save_model(tmp_path / "both", parts)

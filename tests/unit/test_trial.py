@@ -35,6 +35,31 @@ def test_what_another_model_did_after_it_failed_is_not_its_doing() -> None:
     assert seen == Observation("treatment", error_rate=1.0)
 
 
+@pytest.mark.parametrize("outcome", ["expired", "poison"])
+def test_a_model_that_never_came_to_a_call_failed(outcome: str) -> None:
+    lost = {"model": "", "calls": {}, "outcome": outcome, "cost_usd": 0.0, "stopped_at": "large"}
+
+    treated = observation(experiment(), entry(arms=TREATED, **lost))
+    other_s = observation(experiment(), entry(arms=TREATED, **lost | {"stopped_at": "small"}))
+    of_a_route = observation(experiment(route="new"), entry(arms=TREATED, **lost))
+
+    assert treated == of_a_route == Observation("treatment", error_rate=1.0)
+    assert other_s is None
+
+
+def test_one_call_that_went_well_does_not_hide_that_the_request_was_lost_there() -> None:
+    calls = {"large": {"made": 2, "failed": 1, "answered_s": 1.0}}
+    lost = entry(model="", calls=calls, outcome="expired", stopped_at="large", arms=TREATED)
+
+    assert observation(experiment(), lost) == Observation("treatment", error_rate=1.0)
+
+
+def test_a_shadow_that_nobody_called_failed() -> None:
+    aside = entry(kind="shadow", model="large", calls={}, outcome="failed", arms=TREATED)
+
+    assert observation(experiment(kind="shadow"), aside) == Observation("treatment", error_rate=1.0)
+
+
 def test_retries_count_within_their_request() -> None:
     calls = {"large": {"made": 4, "failed": 3, "answered_s": 1.5}}
     seen = observation(experiment(), entry(model="large", arms=TREATED, calls=calls))

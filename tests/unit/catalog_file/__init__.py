@@ -1,0 +1,1 @@
+"""The catalog file: what loads, and what each mistake is answered with."""

@@ -86,8 +86,11 @@ class Caller:
             assert not isinstance(move, CallNow)
             return Failed(attempts, move)
         avoid: tuple[str, ...] = ()
+        carried: dict[tuple[Any, ...], bool] = {}
         while True:
-            elsewhere = bool(avoid) and self._balancer.elsewhere(catalog, model, request, avoid)
+            elsewhere = bool(avoid) and self._balancer.elsewhere(
+                catalog, model, request, avoid, carried
+            )
             draw = self._random.random()
             move = advance(call, attempts, model.retry, time.time(), draw, elsewhere=elsewhere)
             if isinstance(move, Later) and stays:
@@ -97,7 +100,12 @@ class Caller:
                 return Failed(attempts, move)
             if move.wait_s:
                 await asyncio.sleep(move.wait_s)
-            place = await self._place(catalog, model, call, request, avoid, stays)
+            # Before it has a place: that is not kept from others while Redis is away.
+            again = len(attempts) > len(call.attempts)
+            if again and unwanted is not None and await unwanted():
+                why = "nobody waits for it any more"
+                return Failed(attempts, Die(DeadReason.EXPIRED, why))
+            place = await self._place(catalog, model, call, request, avoid, carried, stays)
             if not isinstance(place, Place):
                 await self._in_turn(number, place)
                 return Failed(without_call(call, attempts, place), place)
@@ -107,10 +115,6 @@ class Caller:
                     return Failed(attempts, Die(DeadReason.EXPIRED, why))
                 if not await still_ours(claim):
                     raise TakenOver
-                again = len(attempts) > len(call.attempts)
-                if again and unwanted is not None and await unwanted():
-                    why = "nobody waits for it any more"
-                    return Failed(attempts, Die(DeadReason.EXPIRED, why))
                 attempt, completion = await self._attempt(id, model, place, request)
             finally:
                 self._balancer.given_up(place)
@@ -126,12 +130,15 @@ class Caller:
         call: Call,
         request: Request,
         avoid: Sequence[str],
+        carried: dict[tuple[Any, ...], bool],
         stays: bool,
     ) -> Place | NextStep | Later | Die:
         """Return the endpoint for the next call, once there is one, or what to do instead."""
         since = time.monotonic()
         while True:
-            found = await self._balancer.place(catalog, model, request, avoid=avoid)
+            found = await self._balancer.place(
+                catalog, model, request, avoid=avoid, carried=carried
+            )
             if isinstance(found, Place):
                 return found
             move = held(call, found, model.retry, time.time(), time.monotonic() - since)

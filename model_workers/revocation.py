@@ -29,7 +29,6 @@ from modelyard.member import Member, ended
 from modelyard.messages import Call, DeadReason, Lane
 from modelyard.names import JOIN_KEY_PREFIX, member_of, model_queue
 from modelyard.received import argument
-from modelyard.settling import settle_surely
 
 logger = logging.getLogger("modelyard.calls")
 
@@ -50,7 +49,13 @@ class CallRequest(Request):
             origin = Origin.of(self._context)
             join = revoked(origin, argument(self.message))
             assert join is not None
-            settle_surely(self.app.backend.client, join)
+            try:
+                settle(self.app.backend.client, [join])
+            except (redis.RedisError, OSError) as error:
+                # Not again: this is the worker's main thread. The lease runs out, the message comes
+                # again, and its id is known to be revoked.
+                logger.warning("%s is revoked, and ends when it comes again: %s", self.id, error)
+            # What is let go is not acknowledged by what follows.
             ledger.settled([origin.claim])
         super()._announce_revoked(reason, terminated, signum, expired)
 
@@ -76,10 +81,43 @@ def revoked(origin: Origin, payload: Any) -> Join | None:
     )
 
 
-def follow(id: str, parent_id: Any) -> None:
-    """Have Celery drop a part that came to this worker if its request was revoked."""
-    if parent_id in worker_state.revoked and is_part(id, parent_id):
-        worker_state.revoked.add(id)
+def follow(id: str, parent_id: Any, payload: Any) -> None:
+    """Have Celery drop a part that came to this worker if its request was revoked, and keep what is
+    of a later life: a request that is replayed has its old id, and so have its parts.
+
+    `payload` is the argument of the message.
+    """
+    known = worker_state.revoked
+    of_request = parent_id in known and is_part(id, parent_id)
+    if id not in known and not of_request:
+        return
+    decided_at = decided(payload)
+    if id in known and revoked_at(id) < decided_at:
+        known.discard(id)
+    if of_request and id not in known and revoked_at(parent_id) >= decided_at:
+        # As of when its request was: a part of a former life may come after the replay.
+        known.add(id, stamp(parent_id))
+
+
+def decided(payload: Any) -> float:
+    """Return when the route of a call was chosen, in seconds since the epoch; 0 if that is not
+    known.
+    """
+    try:
+        return Call.decode(payload).decision.decided_at
+    except ValidationError:
+        return 0.0
+
+
+def revoked_at(id: str) -> float:
+    """Return when this worker heard that a known id is revoked, in seconds since the epoch."""
+    return time.time() - (time.monotonic() - stamp(id))
+
+
+def stamp(id: str) -> float:
+    """Return that by the monotonic clock, as Celery keeps it."""
+    at: float = worker_state.revoked._data[id][0]  # `as_dict` would copy all of them.
+    return at
 
 
 def parts_of(ids: Iterable[str], requests: Mapping[str, Any]) -> dict[str, str]:

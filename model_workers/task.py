@@ -182,7 +182,7 @@ class CallTask(SettlingTask):
                 logger.error("a message without an id is dropped: nobody can wait for its outcome")
                 return reject(logger, consumer.connection_errors)
             try:
-                argument(message)
+                payload = argument(message)
             except InvalidRequest as error:
                 reply_to = message.properties.get("reply_to") or ""
                 parent_id = message.headers.get("parent_id")
@@ -193,7 +193,7 @@ class CallTask(SettlingTask):
                     settle_surely(app.backend.client, settled.settlement)
                 ledger.settled([origin.claim])
                 return message.ack()
-            follow(id, message.headers.get("parent_id"))
+            follow(id, message.headers.get("parent_id"), payload)
             return handle(message, body, ack, reject, callbacks)
 
         return look

@@ -54,8 +54,8 @@ class Basis:
         return self._spending.added(self.shelf.knowledge(self._watch.seen))
 
     def heed(self, payload: Any, expires: float | None) -> None:
-        """Follow the ledger from the first request on that is decided by it: most yards have none,
-        and reading along costs a router a share of each request."""
+        """Follow the ledger from soon after the first request that was forwarded and is decided by
+        it: most yards have none, and reading along costs a router a share of each request."""
         if not self._asked and asks(payload, expires):
             self._asked = True
             self._watch.start(asked=True)

@@ -213,7 +213,6 @@ class Batch:
             logger.warning("request %s is a dead letter: %s", id, error)
             return self._refused(message, refused(id, DeadReason.INVALID, str(error), {}, now))
         expires = expiry(headers.get("expires"))
-        self._basis().heed(payload, expires)
         settlement, words = route(
             claim,
             id,
@@ -227,6 +226,8 @@ class Batch:
             knowledge=knowledge,
             escalated=escalated.get(session_of(message) or "") if escalated else None,
         )
+        if isinstance(settlement, Hop | Spread):
+            self._basis().heed(payload, expires)  # what was refused asks for nothing
         return Routed(message, settlement, words)
 
     def _settle(self, routed: Sequence[Routed], started: float, started_at: float) -> None:

@@ -1,12 +1,12 @@
 """Choosing among candidates: what each would cost and bring, and which of them may be called."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
 from modelyard.catalog import Catalog, Model, UnknownName
 from modelyard.messages import Limits, Request, Usage
-from modelyard.plan import Estimate, Excluded
+from modelyard.plan import Estimate, Excluded, Strategy
 from modelyard.routes import Route, Target
 from router_worker.features import Features
 from router_worker.knowledge import Knowledge
@@ -33,8 +33,8 @@ def choose(
 ) -> Choice:
     """Return which of the target's models are called, in order. None may be left.
 
-    `now` is in seconds since the epoch. Who is expected after the request's deadline is left out
-    where somebody else is in time.
+    `now` is in seconds since the epoch. Who is expected after the request's deadline comes after
+    those that are in time; the estimates say why.
     """
     held = limits_of(target, request)
     weighed = is_weighed(target, held)
@@ -42,7 +42,7 @@ def choose(
     left_s = None if request.deadline is None else request.deadline - now
     models, excluded, estimates = [], [], []
     people: set[str] = set()
-    late: dict[str, str] = {}
+    late: dict[str, Estimate] = {}
     for name in dict.fromkeys(target.models):
         try:
             model = catalog.model(name)
@@ -52,29 +52,70 @@ def choose(
         obstacle = exclusion(model, request, seen)
         if obstacle is None and (weighed or left_s is not None):
             hoped = estimate(model, request, seen, intent, predicted, knowledge)
+            estimates.append(hoped)
             if weighed:
-                estimates.append(hoped)
                 obstacle = beyond(hoped, held)
             if left_s is not None and hoped.latency_s > left_s and not model.is_people:
-                late[name] = (
-                    f"about {hoped.latency_s:.1f} s is over the {left_s:.1f} s until its deadline"
-                )
+                late[name] = hoped
         if obstacle is not None:
             excluded.append(Excluded(model=name, why=obstacle))
             continue
         models.append(name)
         if model.is_people:
             people.add(name)
-    # An estimate is no reason to refuse: where all are late, or only people are left, they may try.
-    if any(name not in late and name not in people for name in models):
-        excluded += [Excluded(model=name, why=late[name]) for name in models if name in late]
-        models = [name for name in models if name not in late]
     if target.choose == "cheapest":
         # People have no price, and are dearer than any model.
         cost = {each.model: (each.cost_usd, -each.quality) for each in estimates}
         models.sort(key=lambda name: (name in people, cost[name]))
-    choice = Choice(tuple(models), tuple(excluded), tuple(estimates))
+    if left_s is not None and late:
+        called = in_time_first(models, late.keys(), people, target, route)
+        excluded += [
+            Excluded(model=name, why=too_late(late[name], left_s))
+            for name in models
+            if name not in called
+        ]
+        models = called
+    told = tuple(estimates) if weighed or late else ()
+    choice = Choice(tuple(models), tuple(excluded), told)
     return judged(target, choice, request, catalog)
+
+
+def in_time_first(
+    models: list[str], late: Set[str], people: Set[str], target: Target, route: Route | None
+) -> list[str]:
+    """Return the models in the order in which a request with a deadline calls them.
+
+    An estimate refuses nobody, cuts no failover off, takes no check of answers away and hands
+    nothing over: who is late comes last, but before people. A cascade keeps its order, and begins
+    with its first model that is in time. Late members are left out of an ensemble, which would wait
+    for them.
+    """
+    if all(name in late or name in people for name in models):
+        return models
+    if target.strategy is Strategy.ENSEMBLE or is_pair(target.models, route):
+        return [name for name in models if name not in late]
+    if target.strategy is Strategy.CASCADE:
+        start = next(at for at, name in enumerate(models) if name not in late)
+        return models if models[start] in people else models[start:]
+    end = next((at for at, name in enumerate(models) if name in people), len(models))
+    return sorted(models[:end], key=lambda name: name in late) + models[end:]
+
+
+def is_pair(models: tuple[str, ...], route: Route | None) -> bool:
+    """Return whether these are the two models of an experiment of the route.
+
+    They are weighed to see whether it may be tried: a treatment is called first, so that one that
+    is late must not be.
+    """
+    if route is None:
+        return False
+    tried = (each for each in route.experiments if each.kind != "shadow")
+    return any(models == (each.of, each.to) for each in tried)
+
+
+def too_late(hoped: Estimate, left_s: float) -> str:
+    """Return that an answer is expected after the deadline, which is in `left_s` seconds."""
+    return f"about {hoped.latency_s:.1f} s is over the {left_s:.1f} s until its deadline"
 
 
 def is_weighed(target: Target, held: Limits) -> bool:

@@ -53,7 +53,8 @@ def escalated_to(payload: Any, client: redis.Redis) -> str | None:
 def read_all(catalog: Catalog, client: redis.Redis) -> Progress:
     """Return the ledger as a router of this catalog has it that has read all of it.
 
-    Raises `redis.RedisError`.
+    What is written meanwhile may be in it, and it ends all the same: at the first page that is not
+    full. Raises `redis.RedisError`.
     """
     progress = Progress(catalog, client)
     while progress.read(time.time()):

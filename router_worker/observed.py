@@ -11,11 +11,17 @@ WEIGHT: Final = 0.05
 """What the newest observation counts: half of a mean is of the last 14."""
 LEAST: Final = 5
 """With fewer observations than that, the catalog knows better."""
+FRESH_S: Final = 300.0
+"""So long after the last answer of a model its latency is not that of now, in seconds. Who was too
+slow for what is asked is not called, and could never show that it is faster again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Means by model, and by model and intent; models that were hardly called are not there."""
+    """Means by model, and by model and intent; models that were hardly called are not there.
+
+    Nor is the latency of a model that has not answered lately.
+    """
 
     latency_s: Mapping[str, float] = field(default_factory=dict)
     output_tokens: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -23,10 +29,13 @@ class Observed:
 
 @dataclass(slots=True)
 class Recent:
-    """A mean in which what is older counts less and less."""
+    """A mean in which what is older counts less and less. `at` is when its newest was, in seconds
+    since the epoch, where that is kept.
+    """
 
     mean: float = 0.0
     count: int = 0
+    at: float = 0.0
 
     def add(self, observed: float) -> None:
         """Take one observation. The first ones count alike, or the very first would stay long."""
@@ -50,7 +59,12 @@ class Observer:
             answers = calls.made - calls.failed
             if answers:
                 recent = self._latency_s.setdefault(model, Recent())
+                if not is_fresh(recent, entry.at):
+                    # Beside the mean of another time, one answer would change nothing, and the
+                    # model would be left alone again.
+                    recent = self._latency_s[model] = Recent()
                 recent.add(calls.answered_s / answers)
+                recent.at = max(recent.at, entry.at)
         # With drafts, the tokens are those of several models; of the answer cache there are none.
         # How long the answer to a piece is was the router's to say.
         told = entry.strategy is not Strategy.MAP_REDUCE and not entry.drafts and not entry.cached
@@ -58,13 +72,13 @@ class Observer:
             place = (entry.model, entry.intent)
             self._output_tokens.setdefault(place, Recent()).add(entry.output_tokens)
 
-    def observed(self) -> Observed:
-        """Return what is known now."""
+    def observed(self, now: float) -> Observed:
+        """Return what is known now, in seconds since the epoch."""
         return Observed(
             latency_s={
                 model: recent.mean
                 for model, recent in self._latency_s.items()
-                if recent.count >= LEAST
+                if recent.count >= LEAST and is_fresh(recent, now)
             },
             output_tokens={
                 place: recent.mean
@@ -72,3 +86,8 @@ class Observer:
                 if recent.count >= LEAST
             },
         )
+
+
+def is_fresh(recent: Recent, now: float) -> bool:
+    """Return whether the newest observation is of these minutes."""
+    return now - recent.at <= FRESH_S

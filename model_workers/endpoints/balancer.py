@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -79,19 +79,26 @@ class Balancer:
     # -- before a call
 
     async def place(
-        self, catalog: Catalog, model: Model, request: Request, *, avoid: Sequence[str] = ()
+        self,
+        catalog: Catalog,
+        model: Model,
+        request: Request,
+        *,
+        avoid: Sequence[str] = (),
+        carried: dict[tuple[Any, ...], bool] | None = None,
     ) -> Place | Hold:
         """Return where a call of `request` goes, or for how long none goes anywhere.
 
         `avoid` are the labels of the endpoints that failed it, one for each time: those that did
-        not come before them.
+        not come before them. `carried` is kept from one question about a request to the next
+        (`desk.able`).
         """
         await self._listen(self._desks.of(catalog, model, self.now()))
         while True:
             now = self.now()
             # The catalog may have changed while this waited.
             desk = self._desks.of(catalog, model, now)
-            posts = able(desk, request)
+            posts = able(desk, request, carried)
             if not posts:
                 where = f" is in region {request.limits.region!r}" if desk.posts else ""
                 why = f"no endpoint of {model.name}{where or ' can be called'}"
@@ -107,14 +114,21 @@ class Balancer:
                 return taken
 
     def elsewhere(
-        self, catalog: Catalog, model: Model, request: Request, avoid: Sequence[str]
+        self,
+        catalog: Catalog,
+        model: Model,
+        request: Request,
+        avoid: Sequence[str],
+        carried: dict[tuple[Any, ...], bool] | None = None,
     ) -> bool:
-        """Return whether an endpoint that is none of `avoid` can take a call at once."""
+        """Return whether an endpoint that is none of `avoid` can take a call at once. `carried` as
+        in `place`.
+        """
         now = self.now()
         desk = self._desks.of(catalog, model, now)
         return any(
             post.line.label not in avoid and usable(post, desk.model, now)
-            for post in able(desk, request)
+            for post in able(desk, request, carried)
         )
 
     async def _listen(self, desk: Desk) -> None:

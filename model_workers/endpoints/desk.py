@@ -146,16 +146,33 @@ def fits(post: Post, request: Request) -> bool:
     return asked is None or endpoint is None or endpoint.region in (None, asked)
 
 
-def able(desk: Desk, request: Request) -> list[Post]:
+def able(
+    desk: Desk, request: Request, carried: dict[tuple[Any, ...], bool] | None = None
+) -> list[Post]:
     """Return the endpoints that the request may be sent to: those in its region, whose provider has
     a word for all that it asks for. If none has, all of them: a call is refused, and says why.
+
+    `carried` is what was found of the request before, by kind, and takes in what is found now.
     """
     here = [post for post in desk.posts if fits(post, request)]
     kinds = {post.kind: post for post in here}
     if len(kinds) < 2:
         return here  # To encode a request takes time, and would tell nothing.
-    carry = {kind for kind, post in kinds.items() if post.line.carries(request)}
-    return [post for post in here if post.kind in carry] or here
+    found = {} if carried is None else carried
+    for kind, post in kinds.items():
+        if kind not in found:
+            found[kind] = carries(post, request)
+    return [post for post in here if found[post.kind]] or here
+
+
+def carries(post: Post, request: Request) -> bool:
+    """Return whether the provider there has a word for all that the request asks for, so far as it
+    can tell.
+    """
+    try:
+        return post.line.carries(request)
+    except Exception:  # noqa: BLE001 - a provider's bug is its endpoint's: the call tells of it
+        return True
 
 
 def usable(post: Post, model: Model, now: float) -> bool:

@@ -9,13 +9,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import redis
 
 from modelyard.catalog import Catalog
-from modelyard.decision_ledger import BEGIN, Entry, begin, follow, is_after
+from modelyard.decision_ledger import BEGIN, PAGE, Entry, begin, follow, is_after
 from modelyard.redis_errors import passes
 from modelyard.routes import Experiment
 from modelyard.standings import Standing, read_standings, stand, standings
@@ -96,15 +96,19 @@ class Progress:
         self.observer = Observer()
         self._stored: dict[str, bytes] = {}
         self._last: str | None = None
+        self._now = 0.0
         self._after: dict[str, str] = {}
         self.unreadable = 0
 
     def read(self, now: float) -> bool:
-        """Read how experiments stand and one page of the ledger; return whether there is more.
+        """Read how experiments stand and one page of the ledger; return whether there may be more.
 
-        `now` is in seconds since the epoch. Raises `redis.RedisError`: it goes on where it was.
+        Where requests come all the time there is always an entry, and only a full page says that
+        reading is behind. `now` is in seconds since the epoch. Raises `redis.RedisError`: it goes
+        on where it was.
         """
         self._read_standings()
+        self._now = now
         if self._last is None:
             self._last = BEGIN if self.trials else begin(now - MEMORY_S)
         entries, last = follow(self._client, self._last)
@@ -115,12 +119,15 @@ class Progress:
                 self.observer.add(entry)
                 self._try(id, entry)
         self._last = last
-        return bool(entries)
+        return len(entries) == PAGE
 
     def seen(self) -> Seen:
-        """Return what was learned so far."""
-        back = (name for name, standing in self.standings.items() if standing.is_back)
-        return Seen(self.observer.observed(), frozenset(back))
+        """Return what was learned so far, as of the last reading."""
+        return Seen(self.observer.observed(self._now), self.taken_back())
+
+    def taken_back(self) -> frozenset[str]:
+        """Return the experiments that are over."""
+        return frozenset(name for name, standing in self.standings.items() if standing.is_back)
 
     def broken(self) -> dict[str, str]:
         """Return why experiments are to be taken back that are not yet."""
@@ -225,9 +232,9 @@ class Watch:
                 self._stopped.wait(wait_s)
 
     def _step(self, progress: Progress) -> bool:
-        """Read one page, act on it, and say what is known now."""
+        """Read one page, act on it, and say what is known now; return whether to go on at once."""
         unreadable = progress.unreadable
-        more = progress.read(self._clock())
+        behind = more = progress.read(self._clock())
         if progress.unreadable > unreadable:
             count = progress.unreadable - unreadable
             logger.warning("%d entries of the decision ledger can't be read", count)
@@ -235,5 +242,9 @@ class Watch:
             if progress.take_back(name, why, self._clock()):
                 logger.warning("experiment %s is taken back: %s", name, why)
                 more = True  # how it stands now is read at once
-        self.seen = progress.seen()
+        # While it is behind, what it read last is not what calls took lately.
+        if behind:
+            self.seen = replace(self.seen, taken_back=progress.taken_back())
+        else:
+            self.seen = progress.seen()
         return more

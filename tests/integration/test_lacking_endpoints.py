@@ -7,6 +7,8 @@ import pytest
 from fakes.anthropic_api import AnthropicApi
 
 from model_workers.caller import Answered, Caller, Failed
+from model_workers.providers.anthropic import Anthropic
+from model_workers.providers.over_http import OverHttp
 from modelyard.advance import NextStep
 from modelyard.catalog import Catalog
 from modelyard.errors import FailureKind
@@ -94,3 +96,33 @@ async def test_where_no_endpoint_knows_it_the_model_refuses_it_by_name(
     assert isinstance(failed, Failed) and isinstance(failed.move, NextStep)
     (refusal,) = failed.attempts
     assert refusal.kind is FailureKind.PERMANENT and "'seed'" in refusal.message
+
+
+async def test_a_bug_in_a_provider_is_a_failed_attempt_and_not_the_request_s_end(
+    caller: Caller, claude: AnthropicApi, gpt: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(self: Any, request: Request) -> bytes:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Anthropic.dialect, "encode", encode)
+    failed = await called(caller, catalog(claude, gpt), Request.of("hello"))
+    assert isinstance(failed, Failed) and isinstance(failed.move, NextStep)
+    (attempt,) = failed.attempts
+    assert attempt.endpoint == "claude" and "KeyError" in attempt.message
+
+
+async def test_a_request_is_encoded_once_for_each_provider_to_learn_what_it_lacks(
+    caller: Caller, claude: AnthropicApi, gpt: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[OverHttp] = []
+    lacks = OverHttp.lacks
+
+    def counted(self: OverHttp, request: Request) -> str | None:
+        asked.append(self)
+        return lacks(self, request)
+
+    monkeypatch.setattr(OverHttp, "lacks", counted)
+    gpt.always("m", Reply(status=500))
+    failed = await called(caller, catalog(claude, gpt), Request.of("hello", params=SEEDED))
+    assert len(failed.attempts) > 1
+    assert len(asked) == 2

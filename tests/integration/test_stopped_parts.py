@@ -262,6 +262,26 @@ def test_a_piece_that_is_revoked_before_it_is_called_is_the_request_s_end(
     assert len(yard.fake.calls) == 2
 
 
+@pytest.mark.parametrize("terminate", [True, False])
+def test_a_replay_calls_the_piece_that_was_revoked(
+    yard: Workers, client: Client, store: redis.Redis, celery: Celery, terminate: bool
+) -> None:
+    gate = held(yard)
+    handle = client.submit(TEXTS["pieces"], route="narrow")
+    parts(store, handle.id)
+    yard.fake.wait_until(lambda fake: fake.in_flight == 1)
+    revoke = celery.control.terminate if terminate else celery.control.revoke
+    assert revoke(member_id(handle.id, 3), reply=True, timeout=5)
+    gate.open()
+    with pytest.raises(RequestFailed, match="somebody revoked it"):
+        handle.result(30)
+
+    (fate,) = DeadLetters(store).replay()
+
+    assert fate.id == handle.id
+    assert client.handle(handle.id).result(30).model == "narrow"
+
+
 def test_pieces_of_what_was_revoked_are_not_begun(
     yard: Workers, client: Client, store: redis.Redis, celery: Celery
 ) -> None:
@@ -305,6 +325,26 @@ def test_poison_that_joins_tells_what_was_paid_for_before(
     assert [each.cost_usd for each in entry.letter.attempts] == [pytest.approx(CALL_USD)] * count
     # They were counted as they ended, and only then.
     assert spent_usd(store) == pytest.approx(count * CALL_USD)
+
+
+def test_a_piece_that_is_terminated_while_redis_refuses_ends_once_it_does_not(
+    tmp_path: Path,
+) -> None:
+    with empty_yard(tmp_path) as yard, redis.Redis.from_url(yard.broker_url) as store:
+        yard.start("pool", model_command("small"))
+        gate = held(yard)
+        with yard.client() as client, make_app("test", yard.broker_url, current=False) as app:
+            handle = client.submit(TEXTS["pieces"], route="pieces")
+            all_called(yard, store, handle.id)
+            store.execute_command("ACL", "SETUSER", "default", "-@scripting")
+            app.control.terminate(member_id(handle.id, 2))
+            # It waits for nothing, and lets the piece go.
+            eventually(lambda: "ends when it comes again" in yard.log("pool"))
+            store.execute_command("ACL", "SETUSER", "default", "+@scripting")
+            with pytest.raises(RequestFailed, match=r"piece 2 of \d+: small: somebody revoked"):
+                handle.result(30)
+        gate.open()
+        nothing_is_left(store)
 
 
 def slow_to_join(gate: Gate) -> Callable[[Mapping[str, Any]], Reply]:

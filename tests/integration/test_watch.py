@@ -18,6 +18,7 @@ from modelyard.settings import Settings
 from modelyard.standings import Standing, read_standings, stand, standings
 from router_worker.basis import Basis
 from router_worker.experiments.watch import Progress, Watch, asks, is_needed
+from router_worker.observed import FRESH_S
 
 TREATED = (arm("try", treated=True),)
 BROKEN = failed("large", arms=TREATED)
@@ -166,6 +167,22 @@ def test_models_are_observed_where_something_is_chosen_by_it(
         eventually(lambda: "small" in watch.seen.observed.latency_s)
     assert watch.seen.observed.latency_s["small"] == pytest.approx(0.2)
     assert watch.seen.observed.output_tokens["small", "other"] == pytest.approx(50)
+
+
+def test_a_model_that_nobody_calls_has_the_catalog_s_figure_again(
+    redis_url: str, store: redis.Redis
+) -> None:
+    put(store, *[entry()] * 20)
+    now = [time.time()]
+    connect: Callable[[], redis.Redis] = lambda: redis.Redis.from_url(redis_url)  # noqa: E731
+    watch = Watch(catalog(choose="cheapest"), connect, clock=lambda: now[0])
+    watch.start()
+    try:
+        eventually(lambda: "small" in watch.seen.observed.latency_s)
+        now[0] += FRESH_S + 60
+        eventually(lambda: "small" not in watch.seen.observed.latency_s)
+    finally:
+        watch.stop()
 
 
 def test_where_nothing_is_learned_nothing_is_read() -> None:

@@ -381,6 +381,29 @@ async def test_what_stays_waits_here_until_it_may_call() -> None:
     assert place.post.in_flight == 1
 
 
+async def test_who_asks_whether_a_call_is_wanted_has_no_place_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    yard = Yard(catalog({}, breaker={"failures": 100}, retry={"base_s": 0.01, "cap_s": 0.02}))
+    place = await yard.placed()
+    yard.balancer.given_up(place)
+
+    async def fail(*_: Any, **__: Any) -> Completion:
+        raise ProviderError(FailureKind.RETRYABLE, "no")
+
+    monkeypatch.setattr(type(place.line.provider), "complete", fail)
+    in_flight: list[int] = []
+
+    async def unwanted() -> bool:
+        in_flight.append(place.post.in_flight)
+        return True
+
+    request, caller = Request.of("hello"), Caller(yard.balancer)
+    called = await caller.call(yard.catalog, "id", "", call_of(request), request, unwanted=unwanted)
+    assert isinstance(called, Failed) and isinstance(called.move, Die)
+    assert len(called.attempts) == 1 and in_flight == [0]
+
+
 def call_of(request: Request) -> Call:
     plan = Plan(steps=(Step(model="m"),))
     decision = Decision(

@@ -1,14 +1,19 @@
 """What a revocation is of, and what becomes of a part that is revoked."""
 
 import json
+import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from celery import Celery
+from celery.worker import state as worker_state
 
 from model_workers.origin import Origin
-from model_workers.revocation import CallRequest, parts_of, revoked
+from model_workers.revocation import CallRequest, follow, parts_of, revoked
 from modelyard.errors import FailureKind
+from modelyard.holdings import ledger
 from modelyard.member import Member, round_of
 from modelyard.messages import Attempt, Call, DeadReason, Part, Request
 from modelyard.plan import Decision, Plan, Step, Strategy
@@ -37,6 +42,53 @@ CALL = Call(
     attempts=(TRIED,),
     origin="job",
 )
+
+
+HOUR_S = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_revoked() -> Iterator[None]:
+    worker_state.revoked.clear()
+    yield
+    worker_state.revoked.clear()
+
+
+def decided(ago_s: float) -> Any:
+    """A piece of a request whose route was chosen so long ago."""
+    decision = DECISION.model_copy(update={"decided_at": time.time() - ago_s})
+    return CALL.model_copy(update={"decision": decision}).encode()
+
+
+def revoke(id: str, ago_s: float) -> None:
+    worker_state.revoked.add(id, time.monotonic() - ago_s)
+
+
+def is_dropped(id: str, payload: Any) -> bool:
+    follow(id, "job", payload)
+    return id in worker_state.revoked
+
+
+@pytest.mark.parametrize("id", ["job:2", "job"])
+def test_a_part_is_dropped_that_was_revoked_after_its_route_was_chosen(id: str) -> None:
+    revoke(id, HOUR_S)
+    assert not is_dropped("job:2", decided(HOUR_S - 1))
+    assert id != "job:2" or id not in worker_state.revoked
+    revoke(id, HOUR_S)
+    assert is_dropped("job:2", decided(HOUR_S + 1))
+    assert not is_dropped("job:3", decided(HOUR_S - 1))
+
+
+def test_a_part_of_a_former_life_takes_none_of_the_replay_along() -> None:
+    revoke("job", HOUR_S)
+    assert is_dropped("job:2", decided(2 * HOUR_S))
+    assert not is_dropped("job:2", decided(HOUR_S / 2))
+
+
+def test_a_part_that_can_t_be_read_is_dropped_if_it_is_revoked() -> None:
+    revoke("job:2", HOUR_S)
+    assert is_dropped("job:2", {"no": "call"})
+    assert not is_dropped("job:3", {"no": "call"})
 
 
 def test_parts_are_those_that_say_whose_they_are() -> None:
@@ -77,8 +129,8 @@ def test_a_shadow_and_a_request_have_nobody_who_joins_them() -> None:
     assert revoked(Origin("job", "claim", "", "job:route"), CALL.encode()) is None
 
 
-def test_a_part_whose_answer_is_being_stored_is_not_revoked_any_more() -> None:
-    """Neither written over nor acknowledged: its app has no broker, and would say so."""
+def request_of_a_part(**how: Any) -> CallRequest:
+    """A part in the hands of a worker that has no broker."""
     headers = {"id": "job:1", "parent_id": "job", "task": "call"}
     message: Any = SimpleNamespace(
         headers=headers,
@@ -95,7 +147,12 @@ def test_a_part_whose_answer_is_being_stored_is_not_revoked_any_more() -> None:
     def task(payload: Any) -> None:
         """Do nothing."""
 
-    request = CallRequest(message, app=app, task=task)
+    return CallRequest(message, app=app, task=task, **how)
+
+
+def test_a_part_whose_answer_is_being_stored_is_not_revoked_any_more() -> None:
+    """Neither written over nor acknowledged: its app has no broker, and would say so."""
+    request = request_of_a_part()
     job = SimpleNamespace(finishing=True, terminate=lambda signal: None)
     request._apply_result = lambda: job
     request.time_start = 1.0
@@ -105,3 +162,16 @@ def test_a_part_whose_answer_is_being_stored_is_not_revoked_any_more() -> None:
 
     assert not request.acknowledged
     assert not request._already_revoked
+
+
+def test_a_part_that_is_revoked_while_redis_is_away_is_let_go_and_comes_again() -> None:
+    """The main thread does not wait for Redis, and acknowledges nothing: its lease runs out."""
+    acknowledged: list[bool] = []
+    request = request_of_a_part(on_ack=lambda *_: acknowledged.append(ledger.ack("claim")))
+    request.time_start = 1.0
+    ledger.claimed(["claim"])
+
+    request.terminate(SimpleNamespace(terminate_job=lambda pid, signal: None))
+
+    assert acknowledged == [False]
+    assert not ledger.holds("claim") and not ledger.owes

@@ -192,14 +192,12 @@ class TestDeadlines:
     CHEAPEST = yard({"models": ["dear", "cheap"], "choose": "cheapest"})
     SLOW = Knowledge(latency_s={"cheap": 60.0, "dear": 2.0})
 
-    def test_who_would_be_late_is_left_out_with_the_reason(self) -> None:
+    def test_who_would_be_late_is_called_last_and_estimates_tell_why(self) -> None:
         request = Request.of("x", deadline=NOW + 5)
         found = decide(request, self.CHEAPEST, NOW, knowledge=self.SLOW)
 
-        assert steps(found) == ["dear"]
-        assert [(each.model, each.why) for each in found.excluded] == [
-            ("cheap", "about 60.0 s is over the 5.0 s until its deadline")
-        ]
+        assert (steps(found), found.excluded) == (["dear", "cheap"], ())
+        assert {each.model: each.latency_s for each in found.estimates} == self.SLOW.latency_s
         request = Request.of("x", deadline=NOW + 90)
         assert steps(decide(request, self.CHEAPEST, NOW, knowledge=self.SLOW)) == ["cheap", "dear"]
 

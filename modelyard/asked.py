@@ -11,7 +11,7 @@ ROOM_CHARS: Final = 2_500
 
 
 def asked(messages: Sequence[Message]) -> str:
-    """Return what the user says: the last turn, then those before it while they fit in the room.
+    """Return what the user says: the last turn and those before it that fit in the room, in order.
 
     System prompts and the model's own turns ask nothing. Where no turn is a user's, it is all that
     is said. The last turn is there as a whole, however long it is.
@@ -23,4 +23,4 @@ def asked(messages: Sequence[Message]) -> str:
         return "\n".join(message.text for message in messages)
     ends = accumulate(len(turn) + 1 for turn in turns)
     fitting = sum(1 for _ in takewhile(lambda end: end <= ROOM_CHARS, ends))
-    return "\n".join(turns[: max(1, fitting)])
+    return "\n".join(reversed(turns[: max(1, fitting)]))

@@ -24,7 +24,7 @@ def check_experiments(name: str, route: Route, people: Collection[str]) -> None:
         if each.kind == "shadow":
             if ensembles and len(ensembles) == len(of):
                 raise ValueError(f"{where}: an ensemble has no shadow, so {each.to!r} is not asked")
-        elif ensembles and each.to in people:
+        elif ensembles and len(ensembles) == len(of) and each.to in people:
             raise ValueError(f"{where}: people can't be one of an ensemble")
         elif ensembles and all(target in ensembles and each.to in target.models for target in of):
             raise ValueError(
@@ -34,8 +34,8 @@ def check_experiments(name: str, route: Route, people: Collection[str]) -> None:
 
 
 def doubts(catalog: "Catalog") -> list[str]:
-    """Return in words what will not happen: judging where the judge is off, and experiments on
-    models that their route never asks.
+    """Return in words what will not happen: judging where the judge is off, experiments on models
+    that their route never asks, and rules behind one that matches every request.
     """
     told = [
         f"route {name!r}: its judge {judge!r} is off ({off}): what is to be judged is refused, or "
@@ -51,7 +51,23 @@ def doubts(catalog: "Catalog") -> list[str]:
         for each in route.experiments
         if not any(each.of in target.models for target in route.targets)
     ]
+    told += [
+        f"route {name!r}: rule {n} can never match: rule {m} matches every request"
+        for name, route in catalog.routes.items()
+        for n, m in never_reached(route)
+    ]
     return list(dict.fromkeys(told))
+
+
+def never_reached(route: Route) -> list[tuple[int, int]]:
+    """Return the numbers, from 1, of the rules that come too late, each with that of the rule that
+    leaves it nothing. In a hybrid route both would count.
+    """
+    always = (m for m, rule in enumerate(route.rules, 1) if rule.when.is_always)
+    first = next(always, None)
+    if first is None or route.mode == "hybrid":
+        return []
+    return [(n, first) for n in range(first + 1, len(route.rules) + 1)]
 
 
 def judges(target: Target) -> tuple[str, ...]:

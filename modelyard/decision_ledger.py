@@ -55,7 +55,8 @@ class Calls(Wire):
 class Entry(Wire):
     """One line of the ledger. `at` is in seconds since the epoch.
 
-    `plan` has the models of the plan in order; `model` answered, or the feedback is about it.
+    `plan` has the models of the plan in order; `model` answered, or the feedback is about it, which
+    is about the answer that was `given`, and not about a draft or a shadow.
     `outcome` is `answered`, the dead letter's reason, or of a part `failed`. `latency_s` is from
     submit to the outcome, and `calling_s` the part of it in calls. `score`, from 0 to 1, is the
     judge's or the feedback's. `accepted`: in a cascade, whether no answer was turned down.
@@ -75,6 +76,7 @@ class Entry(Wire):
     strategy: Strategy = Strategy.SINGLE
     plan: tuple[str, ...] = ()
     model: str = ""
+    given: bool = True
     arms: tuple[Arm, ...] = ()
     outcome: str = ""
     cost_usd: float = 0.0

@@ -83,6 +83,7 @@ def entry(answer: Answer, model: str, score: float, comment: str, now: float) ->
         strategy=decision.plan.strategy,
         plan=tuple(step.model for step in decision.plan.steps),
         model=model,
+        given=model == answer.model,
         arms=decision.arms,
         complexity=decision.complexity,
         score=score,

@@ -69,6 +69,7 @@ def parquet_writer() -> Callable[[Iterable[Entry], IO[bytes]], int]:
             ("strategy", pa.string()),
             ("plan", pa.list_(pa.string())),
             ("model", pa.string()),
+            ("given", pa.bool_()),
             ("arms", pa.list_(arm)),
             ("outcome", pa.string()),
             ("cost_usd", pa.float64()),

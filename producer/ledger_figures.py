@@ -51,12 +51,13 @@ class Group:
 def figures(entries: Iterable[Entry]) -> dict[str, Any]:
     """Return the figures of all requests, and by route, intent, model and arm, most first.
 
-    Members and shadows are parts of requests and only in the figures of their models.
+    Members, shadows and what was thought of an answer that nobody got are parts of requests and
+    only in the figures of their models.
     """
     whole = Group()
     groups: dict[str, dict[str, Group]] = {by: {} for by in GROUPS}
     for entry in entries:
-        if entry.kind in {Kind.REQUEST, Kind.FEEDBACK}:
+        if not is_part(entry):
             whole.add(entry)
         for by, names in names_of(entry).items():
             for name in names:
@@ -71,7 +72,7 @@ def figures(entries: Iterable[Entry]) -> dict[str, Any]:
 def names_of(entry: Entry) -> dict[str, tuple[str, ...]]:
     """Return in which groups an entry is counted."""
     model = (entry.model,) if entry.model else ()
-    if entry.kind in {Kind.SHADOW, Kind.MEMBER}:
+    if is_part(entry):
         return {"model": model}
     return {
         "route": (entry.route or UNROUTED,),
@@ -79,6 +80,11 @@ def names_of(entry: Entry) -> dict[str, tuple[str, ...]]:
         "model": model,
         "arm": tuple(f"{arm.experiment}/{arm.arm}" for arm in entry.arms),
     }
+
+
+def is_part(entry: Entry) -> bool:
+    """Return whether an entry is about a part of a request, and not about all of it."""
+    return entry.kind in {Kind.SHADOW, Kind.MEMBER} or not entry.given
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:

@@ -1,7 +1,7 @@
 """Deciding: from a request, the catalog and what was learned to a plan, with the reasons."""
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 
 from modelyard.aliases import of_target
 from modelyard.catalog import Catalog, UnknownName
@@ -24,6 +24,7 @@ from router_worker.experiments.treatment import (
     MaySee,
     Tried,
     Weigh,
+    left_in_pieces,
     treated,
     tried,
     tried_in_pieces,
@@ -142,15 +143,22 @@ def decision(
         asked = without_soft_limits(request)
         choice = weigh(target.models)
         places.append((target, asked))
-    pieces = None
+    pieces, left = None, NONE
     if not choice.models:
         divided = Division()
         for place, whole in places:
             if own is not None and own.too_long_of(place) == "map_reduce" and not divided.models:
                 target = place
-                models = treated(place.models, trial.replace, Strategy.SINGLE)
-                those = place.model_copy(update={"models": models})
-                divided = divide(those, whole, seen, verdict.intent, catalog, route, knowledge)
+                divider = partial(
+                    divide,
+                    request=whole,
+                    seen=seen,
+                    intent=verdict.intent,
+                    catalog=catalog,
+                    route=route,
+                    knowledge=knowledge,
+                )
+                divided, left = in_pieces(place, trial, divider)
         pieces = divided.pieces
         if pieces is None:
             because = f"; {is_spent(spent)}" if spent is not None else ""
@@ -158,12 +166,15 @@ def decision(
             raise Unroutable(f"no model can take it ({summary(choice.excluded)}){because}")
         why += f"; too long for its models: in {pieces.count} pieces"
         choice = Choice(divided.models, choice.excluded, divided.estimates)
+    elif len(choice.models) == 1 and target.strategy is not Strategy.SINGLE:
+        # One model alone is no cascade and no ensemble, and its treatment has it to fail over to.
+        target = target.model_copy(update={"strategy": Strategy.SINGLE})
     # A shadow sees the whole request, too.
     found = experimented(
         choice,
         target,
-        pieces,
-        trial,
+        trial if pieces is None else left,
+        pieces is not None,
         catalog,
         weigh,
         lambda name: exclusion(catalog.model(name), request, seen) is None,
@@ -195,20 +206,41 @@ def decision(
 def experimented(
     choice: Choice,
     target: Target,
-    pieces: Pieces | None,
     trial: Variants,
+    divided: bool,
     catalog: Catalog,
     weigh: Weigh,
     may_see: MaySee,
 ) -> Tried:
-    """Return a choice as experiments change it, by the kind of plan that it makes."""
+    """Return a choice as experiments change it, by the kind of plan that it makes.
+
+    `trial` is what is left of them where the request is `divided`.
+    """
     if not trial.arms:
         return Tried(choice)
-    if pieces is not None:
-        return tried_in_pieces(choice, target.models, trial)
-    handed = catalog.model(choice.models[0]).is_people
-    strategy = Strategy.HANDOFF if handed else target.strategy
-    return tried(choice, strategy, trial, weigh, may_see)
+    if divided:
+        return tried_in_pieces(choice, trial)
+
+    def is_people(name: str) -> bool:
+        return catalog.model(name).is_people
+
+    strategy = Strategy.HANDOFF if is_people(choice.models[0]) else target.strategy
+    return tried(choice, strategy, trial, weigh, may_see, is_people)
+
+
+def in_pieces(
+    target: Target, trial: Variants, divider: Callable[[Target], Division]
+) -> tuple[Division, Variants]:
+    """Return how a target's models take a request in pieces, and what experiments change of it."""
+    found: dict[tuple[str, ...], Division] = {}
+
+    def among(models: tuple[str, ...]) -> Division:
+        if models not in found:
+            found[models] = divider(target.model_copy(update={"models": models}))
+        return found[models]
+
+    left = left_in_pieces(trial, target.models, lambda models: among(models).models)
+    return among(treated(target.models, left.replace, Strategy.SINGLE)), left
 
 
 def plan(

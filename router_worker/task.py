@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import redis
 from celery import Task
 from celery.exceptions import Ignore
 from celery.worker.strategy import default as default_strategy
@@ -21,6 +22,7 @@ from modelyard.settling import settle_surely
 from router_worker.basis import Basis
 from router_worker.batch import Batch, route
 from router_worker.expiry import expiry
+from router_worker.now import escalated_to
 
 logger = logging.getLogger("modelyard.router")
 
@@ -36,7 +38,7 @@ class RouteTask(Task):
 
     def run(self, payload: Any) -> None:
         """Route one request in a pool: the path of messages with an ETA, or under a rate limit."""
-        request, basis = self.request, self.basis
+        request, basis, client = self.request, self.basis, self.app.backend.client
         claim, expires = request.properties["delivery_tag"], expiry(request.expires)
         basis.heed(payload, expires)
         settlement, _ = route(
@@ -50,8 +52,9 @@ class RouteTask(Task):
             redelivered=bool((request.delivery_info or {}).get("redelivered")),
             now=time.time(),
             knowledge=basis.knowledge(),
+            escalated=remembered(payload, client),
         )
-        settle_surely(self.app.backend.client, settlement)
+        settle_surely(client, settlement)
         ledger.settled([claim])
         raise Ignore
 
@@ -71,3 +74,15 @@ class RouteTask(Task):
             return batch.take(message)
 
         return handle
+
+
+def remembered(payload: Any, client: redis.Redis) -> str | None:
+    """Return the model that a request's session was escalated to, or None where nobody tells."""
+    try:
+        return escalated_to(payload, client)
+    except UnicodeEncodeError:
+        return None  # a lone surrogate: the request is refused for it
+    except (redis.RedisError, OSError) as error:
+        # What is remembered of sessions is not worth holding up requests for.
+        logger.warning("Redis does not tell where sessions are: %s", error)
+        return None

@@ -12,6 +12,10 @@ Weigh = Callable[[tuple[str, ...]], Choice]
 """Chooses among these models as it was chosen among the target's."""
 MaySee = Callable[[str], bool]
 """Whether a model can take the request at all, whatever it costs."""
+IsPeople = Callable[[str], bool]
+"""Whether a model is people."""
+Divide = Callable[[tuple[str, ...]], tuple[str, ...]]
+"""Returns which of these models, as those of the target, take the request in pieces, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,18 @@ class Tried:
 
 
 def tried(
-    choice: Choice, strategy: Strategy, trial: Variants, weigh: Weigh, may_see: MaySee
+    choice: Choice,
+    strategy: Strategy,
+    trial: Variants,
+    weigh: Weigh,
+    may_see: MaySee,
+    is_people: IsPeople,
 ) -> Tried:
     """Return what is tried with the models that were chosen, in order; there may be none.
 
     An experiment counts where both of its models can be called, in both of its arms: where limits
-    keep `to` from the request, its treatment would be the control by another name.
+    keep `to` from the request, or `to` is called before `of` anyway, its treatment would be the
+    control by another name.
     """
     trial = relevant(trial, choice.models)
     gone: set[str] = set()
@@ -42,9 +52,7 @@ def tried(
                 gone.add(name)
             continue
         pair = weigh((each.of, each.to))
-        # An ensemble that asks both would be one answer short.
-        twice = strategy is Strategy.ENSEMBLE and each.to in choice.models
-        if twice or each.to not in pair.models:
+        if each.to not in pair.models or not differs(each, choice.models, strategy, is_people):
             gone.add(name)
         if trial.replace.get(each.of) == each.to:
             choice = with_news(choice, pair, each.to)
@@ -56,6 +64,26 @@ def tried(
     counted = {arm.experiment for arm in arms}
     notes = tuple(note for name, note in trial.notes.items() if name in counted)
     return Tried(choice, arms, shadow, notes)
+
+
+def differs(
+    experiment: Experiment, models: Sequence[str], strategy: Strategy, is_people: IsPeople
+) -> bool:
+    """Return whether a plan of this kind with `to` makes sense, and is another one than without."""
+    of, to = experiment.of, experiment.to
+    assert of is not None
+    assert to is not None
+    if strategy is Strategy.ENSEMBLE:
+        # One that asks both would be one answer short, and people answer alone.
+        return to not in models and not is_people(to)
+    if strategy is Strategy.CASCADE:
+        return True
+    return not comes_first(to, of, models)
+
+
+def comes_first(one: str, other: str, models: Sequence[str]) -> bool:
+    """Return whether one model is among the models, and before another one if that is there."""
+    return one in models and (other not in models or models.index(one) < models.index(other))
 
 
 def happens(
@@ -108,13 +136,32 @@ def treated(
     return tuple(left)
 
 
-def tried_in_pieces(choice: Choice, candidates: Sequence[str], trial: Variants) -> Tried:
-    """Return what is tried with models that take a request in pieces; a shadow never is.
+def left_in_pieces(trial: Variants, candidates: tuple[str, ...], divide: Divide) -> Variants:
+    """Return what is left of the variants for a request that `candidates` take in pieces.
 
-    `candidates` are the target's, before anything was replaced.
+    The same is asked in both arms: without the experiment `of` takes it, and with it `to`, before
+    `of`, where it was not before. A shadow is never asked in pieces.
     """
-    shadows = {name for name, each in trial.about.items() if each.kind == "shadow"}
-    trial = without(relevant(trial, candidates), shadows)
-    arms = tuple(arm for arm in trial.arms if happens(arm, trial.about, choice.models, None))
+    trial = relevant(trial, candidates)
+    gone: set[str] = set()
+    for name, each in trial.about.items():
+        assert each.of is not None
+        assert each.to is not None
+        if each.kind == "shadow":
+            gone.add(name)
+            continue
+        others = {of: to for of, to in trial.replace.items() if of != each.of}
+        control = divide(treated(candidates, others, Strategy.SINGLE))
+        changed = divide(treated(candidates, {**others, each.of: each.to}, Strategy.SINGLE))
+        is_one = each.of in control and not comes_first(each.to, each.of, control)
+        if not is_one or not comes_first(each.to, each.of, changed):
+            gone.add(name)
+    return without(trial, gone)
+
+
+def tried_in_pieces(choice: Choice, left: Variants) -> Tried:
+    """Return what is tried with models that take a request in pieces; `left` is what is left."""
+    arms = tuple(arm for arm in left.arms if happens(arm, left.about, choice.models, None))
     counted = {arm.experiment for arm in arms}
-    return Tried(choice, arms, notes=tuple(trial.notes[name] for name in counted & {*trial.notes}))
+    notes = tuple(note for name, note in left.notes.items() if name in counted)
+    return Tried(choice, arms, notes=notes)

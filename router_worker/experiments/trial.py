@@ -175,7 +175,8 @@ def observation(experiment: Experiment, entry: Entry) -> Observation | None:
     elif entry.kind is Kind.SHADOW:
         return None
     model = experiment.to if arm == "treatment" else experiment.of
-    theirs = model is None or entry.model == model
+    # Of a whole route, a draft or a shadow is not what anybody got.
+    theirs = entry.given if model is None else entry.model == model
     if entry.kind is Kind.FEEDBACK:
         return Observation(arm, score=entry.score) if theirs else None
     if is_stuck(entry, model):

@@ -34,6 +34,8 @@ LONG_CHARS: Final = (200, 800)
 """From where a text counts as long, and as very long."""
 
 _WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
+_UNSEEN = str.maketrans("´", "'", "\u00ad")
+"""NFKC would make a space and an accent of the first; nobody sees soft hyphens in words."""
 _APOSTROPHES = str.maketrans("’‘`´", "''''")
 
 TRAITS: Final = {
@@ -66,7 +68,7 @@ def gist(text: str) -> str:
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = f"{text[:HEAD_CHARS]}\n\n{text[-TAIL_CHARS:]}"
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES)
+        text = unicodedata.normalize("NFKC", text.translate(_UNSEEN)).translate(_APOSTROPHES)
     # One character can become 18 by normalizing.
     return text[: HEAD_CHARS + TAIL_CHARS + 2]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from modelyard.errors import ModelyardError
 from router_worker.learned.model_file import Model, load_model
@@ -15,6 +15,10 @@ from router_worker.oracles.oracle import Oracle
 logger = logging.getLogger("modelyard.router")
 
 V = TypeVar("V")
+
+READING: Final = 1
+"""How texts are read and answers written by this code. It is raised where that changes: guesses in
+Redis outlive a router, and the next one must not take them for its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def files_of(folder: Path) -> object:
 
 
 def version_of(model: Model) -> str:
-    """Return 16 hex digits that two models share only if they say the same."""
+    """Return 16 hex digits that two models share only if they say the same, by the same code."""
     metas = {name: dict(part.meta) for name, part in model.parts.items()}
-    whole = json.dumps([model.sha256, metas], sort_keys=True)
+    whole = json.dumps([READING, model.sha256, metas], sort_keys=True)
     return sha256(whole.encode()).hexdigest()[:16]

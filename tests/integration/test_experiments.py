@@ -170,6 +170,8 @@ def test_a_shadow_is_graded_and_its_own_score_is_tested(
     handle.feedback(1.0)
     said = command(yard, "feedback", handle.id, "--score", "0.25", "--model", "large")
     assert said["model"] == "large"
+    graded = [each for each in read(store) if each.kind is Kind.FEEDBACK and each.id == handle.id]
+    assert [(each.model, each.given) for each in graded] == [("small", True), ("large", False)]
     with pytest.raises(InvalidRequest, match="there are answers of small, large"):
         handle.feedback(1.0, model="medium")
 

@@ -16,10 +16,11 @@ from waiting import eventually
 from workers import Workers, own_yard
 
 from modelyard import Client
+from modelyard.app import make_app
 from modelyard.budgets import spent_key
 from modelyard.decision_ledger import read
 from modelyard.messages import Request
-from modelyard.names import session_key
+from modelyard.names import REQUESTS_QUEUE, ROUTE_TASK, session_key
 from modelyard.plan import Decision
 from producer.commands import model_command
 
@@ -113,6 +114,18 @@ def test_a_session_that_was_escalated_is_explained_and_replayed_where_it_is(
     assert done.returncode == 0, done.stderr
     moves = json.loads(done.stdout)["moves"]
     assert [move for move in moves if move["from"].startswith(("large", "cascade"))] == []
+
+
+def test_a_session_is_known_where_its_request_was_to_be_routed_later(
+    yard: Workers, client: Client, store: redis.Redis
+) -> None:
+    """Such a message goes through the router's pool."""
+    store.set(session_key("t", "later"), "large")
+    asked = {"text": "hello", "route": "sticky", "metadata": {"session": "later", "tenant": "t"}}
+
+    with make_app("eta", yard.broker_url, current=False) as app:
+        sent = app.send_task(ROUTE_TASK, [asked], countdown=0.2, queue=REQUESTS_QUEUE)
+        assert models(client.handle(sent.id).result(30).decision) == ["large"]
 
 
 def test_a_budget_that_is_spent_is_explained(yard: Workers, store: redis.Redis) -> None:

@@ -1,5 +1,7 @@
 """What is said of a catalog that could be meant, and still can't work here."""
 
+from typing import Any
+
 from modelyard.catalog import Catalog, Endpoint, Model
 from modelyard.catalog_doubts import doubts
 from modelyard.routes import Route
@@ -41,3 +43,26 @@ def test_an_experiment_on_a_model_that_nothing_asks_is_told() -> None:
     (told,) = doubts(catalog("c"))
     assert "experiment 'trial' never begins: nothing asks 'c' there" in told
     assert doubts(catalog("a")) == []
+
+
+def test_rules_behind_one_that_matches_everything_are_told_and_the_catalog_loads() -> None:
+    def catalog(**route: Any) -> Catalog:
+        rules = [
+            {"when": when, "intent": intent, "models": ["a"]}
+            for when, intent in [
+                ({"keywords": ["a"]}, "i"),
+                ({"any": [{"keywords": ["b"]}, {"min_tokens": 0}]}, "j"),
+                ({"keywords": ["c"]}, "k"),
+                ({"max_tokens": 9}, "l"),
+            ]
+        ]
+        found = Route.model_validate({"rules": rules, "otherwise": ["a"], **route})
+        models = (Model(name="a", provider="extractive"),)
+        return Catalog(models=models, routes={"default": found})
+
+    assert doubts(catalog()) == [
+        "route 'default': rule 3 can never match: rule 2 matches every request",
+        "route 'default': rule 4 can never match: rule 2 matches every request",
+    ]
+    # Where several match, the classifier decides between them.
+    assert doubts(catalog(classifier="builtin")) == []

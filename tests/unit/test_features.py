@@ -120,7 +120,14 @@ def test_a_system_prompt_and_the_models_own_turns_ask_nothing() -> None:
     assert seen.input_tokens > 1_000
 
 
-def test_the_last_turn_of_the_user_comes_first_and_is_there_as_a_whole() -> None:
+def test_the_turns_of_the_user_are_in_order_and_the_newest_are_those_that_fit() -> None:
+    turns = ["a" * 1_000, "b" * 1_000, "c" * 1_000, "last"]
+    seen = features(conversation(*(("user", turn) for turn in turns)))
+
+    assert seen.text == "\n".join(turns[1:])
+
+
+def test_the_last_turn_of_the_user_is_there_as_a_whole() -> None:
     document = "word " * HEAD_CHARS
     seen = features(
         conversation(

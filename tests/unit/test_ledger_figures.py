@@ -49,6 +49,25 @@ def test_of_several_feedbacks_on_one_request_the_last_counts() -> None:
     assert said["all"]["requests"] == 1
 
 
+def test_a_grade_of_what_nobody_was_given_is_a_figure_of_its_model_only() -> None:
+    tried = (arm("try", treated=True),)
+    draft = {"kind": "feedback", "model": "draft", "given": False, "score": 0.0}
+    said = figures(
+        [
+            entry(arms=tried),
+            entry(kind="feedback", arms=tried, score=1.0),
+            entry(**draft, arms=tried),
+            entry(**draft, id="2", route="other", arms=tried),
+        ]
+    )
+
+    assert (said["all"]["score"], said["all"]["scores"]) == (1.0, 1)
+    for by in ("route", "intent", "arm"):
+        (row,) = said[by]
+        assert (row["score"], row["scores"]) == (1.0, 1)
+    assert {row["model"]: row["score"] for row in said["model"]} == {"small": 1.0, "draft": 0.0}
+
+
 def test_parts_of_requests_are_figures_of_their_models_only() -> None:
     said = figures([entry(), entry(kind="shadow", model="huge"), entry(kind="member", model="big")])
     assert said["all"]["requests"] == said["route"][0]["requests"] == 1

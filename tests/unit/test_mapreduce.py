@@ -192,7 +192,7 @@ class TestWindow:
         some = st.sampled_from([("small",), ("large",), ("small", "large")])
         conditions = st.one_of(
             st.builds(lambda word: When(keywords=(word,)), st.sampled_from(["code", "ab"])),
-            st.builds(lambda tokens: When(min_tokens=tokens), st.integers(1, 1200)),
+            st.builds(lambda tokens: When(min_tokens=tokens), st.integers(0, 1200)),
             st.builds(lambda tokens: When(max_tokens=tokens), st.integers(0, 1200)),
         )
         rules = data.draw(

@@ -56,3 +56,9 @@ def test_apostrophes_are_no_quotes(text: str) -> None:
 @pytest.mark.parametrize("text", ["well-known", "and/or", "an (easy) one", "define it: classic"])
 def test_prose_is_neither_code_nor_an_operation(text: str) -> None:
     assert not traits(text) & {"~code", "~operator"}
+
+
+def test_an_accent_in_place_of_an_apostrophe_and_soft_hyphens_change_no_word() -> None:
+    for typed in ("I can\u00b4t re\u00adturn it", "I can\u2019t return it\u00ad"):
+        assert gist(typed) == "I can't return it"
+    assert gist("\u00bd \u2026 ﬁn `x´") == "1\u20442 ... fin 'x'"

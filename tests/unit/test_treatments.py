@@ -130,6 +130,62 @@ def test_what_makes_no_sense_of_an_ensemble_is_refused(
         yard(pair, experiment)
 
 
+def test_people_are_tried_where_one_model_is_asked_and_not_in_an_ensemble() -> None:
+    rule = {"when": {"keywords": ["all"]}, "intent": "i", "models": ["cheap", "middle"]}
+    rule["strategy"] = "ensemble"
+    tried = yard(["cheap"], trial("cheap", "support"), rules=[rule])
+
+    found = decide(Request.of("ask all"), tried, NOW, id="1")
+    assert (found.plan.words, found.arms) == ("ensemble of cheap, middle by vote", ())
+    assert (steps(ask(tried)), arms(ask(tried))) == (["support", "cheap"], {"try": "treatment"})
+
+
+@pytest.mark.parametrize("percent", [100, 0.001])
+@pytest.mark.parametrize(
+    "target",
+    [["cheap", "middle"], {"models": ["middle", "cheap"], "choose": "cheapest"}, ["support", *ALL]],
+)
+def test_what_is_called_first_anyway_is_counted_in_neither_arm(target: Any, percent: float) -> None:
+    found = ask(yard(target, trial("middle", "cheap", percent=percent)))
+
+    assert steps(found) == steps(ask(yard(target)))
+    assert found.arms == ()
+
+
+@pytest.mark.parametrize("target", [{"strategy": "ensemble"}, CASCADE], ids=["ensemble", "cascade"])
+def test_one_model_that_is_left_fails_over_from_its_treatment(target: dict[str, Any]) -> None:
+    tried = {"models": ["cheap", "middle"], **target}
+    other = remote("other", 1.0, 0.5, regions=("us",))
+    models = (*yard(["cheap"]).models, other)
+
+    def asked(experiment: dict[str, Any]) -> Decision:
+        route = {"otherwise": tried, "experiments": [experiment]}
+        whole = Catalog.model_validate({"models": models, "routes": {"default": route}})
+        return ask(whole, limits={"region": "us"})
+
+    found = asked(trial("cheap", "other"))
+    assert found.plan.strategy is Strategy.SINGLE
+    assert (steps(found), arms(found)) == (["other", "cheap"], {"try": "treatment"})
+
+
+def test_one_of_an_ensemble_that_is_left_may_have_a_shadow() -> None:
+    rule = {"when": {"keywords": ["all"]}, "intent": "i", "models": ["cheap", "middle"]}
+    rule["strategy"] = "ensemble"
+    fast = remote("fast", 1.0, 0.5, regions=("us",))
+    route = {
+        "rules": [rule],
+        "otherwise": ["cheap"],
+        "experiments": [trial("cheap", "fast", kind="shadow")],
+    }
+    models = (*yard(["cheap"]).models, fast)
+    tried = Catalog.model_validate({"models": models, "routes": {"default": route}})
+    request = Request.of("ask all", limits={"region": "us"}, metadata={"user": "ada"})
+
+    found = decide(request, tried, NOW, id="1")
+    assert (steps(found), found.plan.shadow) == (["cheap"], "fast")
+    assert arms(found) == {"try": "treatment"}
+
+
 def test_an_ensemble_that_asks_the_treatment_already_is_in_no_arm() -> None:
     rule = {"when": {"keywords": ["all"]}, "intent": "i", "models": ["cheap", "middle"]}
     rule["strategy"] = "ensemble"
@@ -178,6 +234,46 @@ def test_pieces_are_tried_as_well() -> None:
 
     assert found.plan.strategy is Strategy.MAP_REDUCE
     assert (steps(found), arms(found)) == (["two", "one"], {"try": "treatment"})
+
+
+@pytest.mark.parametrize("percent", [100, 0.001])
+@pytest.mark.parametrize(
+    ("otherwise", "of", "to", "region", "plan"),
+    [
+        (["one"], "one", "us", "eu", ["one"]),
+        (["us", "one"], "us", "one", "eu", ["one"]),
+        (["one", "two"], "two", "one", "eu", ["one", "two"]),
+        (["one"], "one", "two", "eu", None),
+    ],
+    ids=["to is kept away", "of is kept away", "called first anyway", "counts"],
+)
+def test_in_pieces_the_same_is_counted_in_both_arms(
+    otherwise: list[str], of: str, to: str, region: str, plan: list[str] | None, percent: float
+) -> None:
+    tight = {"context_tokens": 2_000, "max_output_tokens": 300}
+    models = (
+        remote("one", 1.0, 0.5, regions=("eu",), **tight),
+        remote("two", 1.0, 0.5, regions=("eu",), **tight),
+        remote("us", 1.0, 0.5, regions=("us",), **tight),
+    )
+    route = {
+        "otherwise": otherwise,
+        "too_long": "map_reduce",
+        "experiments": [trial(of, to, percent=percent)],
+    }
+    tried = Catalog.model_validate({"models": models, "routes": {"default": route}})
+    text = "The pump was stopped at noon, and the valve was open. " * 400
+    request = Request.of(text, limits={"region": region}, metadata={"user": "ada"})
+
+    found = decide(request, tried, NOW, id="1")
+
+    assert found.plan.strategy is Strategy.MAP_REDUCE
+    if plan is not None:
+        assert (steps(found), found.arms) == (plan, ())
+    elif percent == 100:
+        assert (steps(found), arms(found)) == ([to, of], {"try": "treatment"})
+    else:
+        assert (steps(found), arms(found)) == ([of], {"try": "control"})
 
 
 def test_people_are_no_bargain() -> None:

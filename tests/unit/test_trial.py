@@ -112,6 +112,17 @@ def test_of_a_route_all_models_count() -> None:
     assert seen == Observation("treatment", error_rate=0.5, latency_s=2.0, cost_usd=0.01)
 
 
+def test_what_nobody_was_given_is_no_score_of_a_route() -> None:
+    graded = {"kind": "feedback", "model": "draft", "arms": TREATED, "calls": {}, "score": 0.0}
+
+    assert observation(experiment(route="new"), entry(**graded, given=False)) is None
+    said = observation(experiment(route="new"), entry(**graded))
+    assert said == Observation("treatment", score=0.0)
+    # Of a model it is, whoever got it.
+    of_draft = observation(experiment(to="draft"), entry(**graded, given=False))
+    assert of_draft == Observation("treatment", score=0.0)
+
+
 def trial(rollback: dict[str, Any] | None, *entries: Any) -> Trial:
     found = Trial(experiment(rollback))
     for each in entries:

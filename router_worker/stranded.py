@@ -25,6 +25,9 @@ from modelyard.stranded import note_queues, other_queues, served_queues
 LEASES_UNSERVED: Final = 3
 """For so long a queue has had no worker before anything there is moved: one may just start."""
 
+LOOK_S: Final = 1.0
+"""How often a sweep looks which queues have workers by now, in seconds."""
+
 LATE: Final = "its deadline passed in the queue of a model that is not in the catalog"
 
 PAID: Final = frozenset({Part.JUDGE, Part.COMBINE})
@@ -67,7 +70,18 @@ class Stranded:
         due = {name for name, since in self._since.items() if since <= old}
         names = sorted({queue_model(name) or "" for name in self._since})
         inbox = Inbox(client, names, self._settings, late=LATE)
-        yield from inbox.sweep(partial(onward, catalog=self._catalog, served=served, due=due))
+        looked = now
+
+        def current(item: Item) -> str | None:
+            nonlocal served, looked
+            # A long queue takes minutes, and a worker of it may have started meanwhile.
+            if self._clock() - looked >= LOOK_S:
+                served, looked = served_queues(client), self._clock()
+            if item.queue in served and item.state(time.time()) != "expired":
+                return None
+            return onward(item, catalog=self._catalog, served=served, due=due)
+
+        yield from inbox.sweep(current)
 
 
 def onward(

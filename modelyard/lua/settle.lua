@@ -51,6 +51,10 @@ local function lost(claim)
     return claim ~= '' and not holds(claim)
 end
 
+local function is_models(queue)
+    return string.find(queue, '^model%.') or string.find(queue, '^batch%.model%.')
+end
+
 local function push(queue, message)
     redis.call('LPUSH', queue, message)
     woken[queue], behind[queue] = true, true
@@ -117,6 +121,8 @@ while at <= #ARGV do
             redis.call(ARGV[at + 3] == 'next' and 'RPUSH' or 'LPUSH', queue, ARGV[at + 4])
             drop(claim)
             woken[queue] = true
+            -- While all of it was in hand, a submit may have found the queue empty and forgotten it.
+            behind[queue] = is_models(queue) or nil
             done = 1
         end
         at = at + 5

@@ -245,7 +245,7 @@ def test_sweeping_goes_on_soon_after_an_error(
         eventually(lambda: outcome(store, "late"), timeout_s=5)
     finally:
         sweeper.stop()
-    assert "the inbox can't be swept" in caplog.text
+    assert "the sweep of people failed" in caplog.text
 
 
 def test_a_sweep_leaves_alone_what_somebody_just_takes(

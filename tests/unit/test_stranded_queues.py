@@ -8,9 +8,10 @@ from inbox_requests import call, send
 
 from modelyard.beat import Beat
 from modelyard.catalog import Catalog
+from modelyard.claims import DONE, Back, Claims, Want
 from modelyard.inbox_item import Item
 from modelyard.messages import Call, Draft, Part, Usage
-from modelyard.names import WORKERS_KEY
+from modelyard.names import BEHIND_KEY_PREFIX, WORKERS_KEY
 from modelyard.settings import Settings
 from modelyard.stranded import advice
 from router_worker.stranded import Stranded, onward
@@ -118,6 +119,39 @@ def test_nothing_is_moved_before_the_queue_had_no_worker_for_three_leases(
     assert "goes on to model.b" in words
     assert (store.llen("model.gone"), store.llen("model.b")) == (0, 1)
     assert list(stranded.sweep(store)) == []
+
+
+def test_a_sweep_leaves_off_when_a_worker_has_come(store: redis.Redis) -> None:
+    now = [1000.0]
+    stranded = Stranded(CATALOG, Settings(lease_s=10.0), ("gone",), clock=lambda: now[0])
+    for id in ("x", "y", "z"):
+        send(store, id, call(models=("gone", "b")), model="gone")
+    beat(store, "model.a", "model.b")
+    assert list(stranded.sweep(store)) == []
+    now[0] += 31
+
+    sweeping = stranded.sweep(store)
+    assert "goes on to model.b" in next(iter(sweeping))
+    beat(store, "model.gone", "model.a", "model.b")
+    now[0] += 1
+    assert list(sweeping) == []
+    assert (store.llen("model.gone"), store.llen("model.b")) == (2, 1)
+
+
+def test_what_is_put_back_is_found_though_its_queue_was_forgotten(store: redis.Redis) -> None:
+    """A submit forgets a queue that is empty, as all of it is in a worker's hands."""
+    now = [1000.0]
+    send(store, "x", call(models=("gone", "b")), model="gone")
+    claims = Claims(store)
+    (claimed,), _ = claims.claim([Want("model.gone", 1, 1)], 1)
+    store.delete(BEHIND_KEY_PREFIX + "requests")
+    assert claims.settle([Back(claimed.claim, "model.gone", claimed.message, "next")]) == [DONE]
+
+    stranded = Stranded(CATALOG, Settings(lease_s=10.0), clock=lambda: now[0])
+    beat(store, "model.a", "model.b")
+    assert list(stranded.sweep(store)) == []
+    now[0] += 31
+    assert len(list(stranded.sweep(store))) == 1
 
 
 def beat(store: redis.Redis, *queues: str) -> None:
